@@ -1,0 +1,1 @@
+"""Blind degradations and the plan."""
