@@ -12,6 +12,12 @@ from pydantic import Field, field_validator, model_validator
 from runtime.settings import Section, StageSpec, speed_field
 
 
+def _check_groups(channels: tuple[int, ...], divisor: int, name: str) -> None:
+    wrong = [width for width in channels if width % divisor]
+    if wrong:
+        raise ValueError(f"{name} {channels}: {wrong[0]} is not a multiple of {divisor}")
+
+
 class VaeConfig(Section):
     """Autoencoder of a base model that is trained in the run; 8 pixels a latent position."""
 
@@ -228,12 +234,6 @@ class EnhancerConfig(Section):
         if PurePosixPath(value).suffix in {".ckpt", ".safetensors", ".bin"}:
             raise ValueError("expected a diffusers folder or hub id, not a single checkpoint file")
         return value
-
-
-def _check_groups(channels: tuple[int, ...], divisor: int, name: str) -> None:
-    wrong = [width for width in channels if width % divisor]
-    if wrong:
-        raise ValueError(f"{name} {channels}: {wrong[0]} is not a multiple of {divisor}")
 
 
 BASE = StageSpec(
