@@ -1,0 +1,48 @@
+# make demo   builds .venv, installs everything, runs the whole pipeline on a few photographs
+# make test   builds .venv, installs everything, runs the tests
+#
+# PYTHON=python3.12  another interpreter;  VENV=path  another (or your own) environment.
+# A torch and torchvision that PYTHON or VENV already has are used as they are, not downloaded again.
+
+PYTHON ?= python3
+VENV   ?= .venv
+EXTRAS ?= dev,oracle,slurm
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+SNAKEMAKE_FLAGS ?= --cores all --resources gpu=20
+CONFIG ?= configs/demo.yaml
+
+.PHONY: demo test slow lint types schema benchmarks clean
+
+demo: $(STAMP)
+	$(BIN)/snakemake $(SNAKEMAKE_FLAGS) --configfile $(CONFIG)
+
+test: $(STAMP)
+	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+
+slow: $(STAMP)
+	$(BIN)/python -m pytest -m slow $(PYTEST_FLAGS)
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check Snakefile workflow/rules
+	$(BIN)/snakemake --lint --configfile configs/demo.yaml
+
+types: $(STAMP)
+	$(BIN)/mypy
+
+schema: $(STAMP)
+	$(BIN)/python -m workflow schema
+
+$(BIN)/python:
+	if $(PYTHON) -c "import torch, torchvision" 2>/dev/null; \
+	then $(PYTHON) -m venv --system-site-packages $(VENV); \
+	else $(PYTHON) -m venv $(VENV); fi
+
+$(STAMP): pyproject.toml constraints.txt install.sh | $(BIN)/python
+	sh install.sh $(BIN)/python "$(EXTRAS)"
+	touch $@
+
+clean:
+	rm -rf .venv build *.egg-info

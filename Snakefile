@@ -1,0 +1,58 @@
+"""DiffIQA builder: photographs in, an image-quality dataset and a trained A-FINE out."""
+
+import os
+import sys
+from pathlib import Path
+
+REPOSITORY = workflow.basedir
+sys.path.insert(0, REPOSITORY)
+# the rules call `python -m <stage>`: the interpreter that runs Snakemake, and this repository
+os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+os.environ["PYTHONPATH"] = REPOSITORY
+
+from snakemake.exceptions import WorkflowError
+
+from runtime.errors import PipelineError
+from runtime.stage import stage_key
+from workflow import stages
+from workflow.config import load_config, parse_config
+from workflow.preflight import check_inputs
+
+try:
+    if workflow.configfiles:
+        CONFIG = parse_config(config, where=", ".join(map(str, workflow.configfiles)))
+    else:  # the demo, with whatever --config changes in it
+        overrides = [f"{key}={value}" for key, value in config.items()]
+        CONFIG = load_config([Path(REPOSITORY, "configs/demo.yaml")], overrides)
+    RUN = CONFIG.save()
+except PipelineError as error:
+    raise WorkflowError(str(error))
+
+ROOT = CONFIG.root
+CONFIG_FILE = str(ROOT / "config.resolved.json")
+CORES = workflow.cores or 8  # None on a cluster, where the profile says
+SHARDS = [f"{number:05}" for number in range(CONFIG.plan.shards)]
+
+
+wildcard_constraints:
+    shard=r"\d{5}",
+    phase="[123]",
+
+
+rule all:
+    default_target: True
+    input:
+        ROOT / "report.manifest.json",
+
+
+include: "workflow/rules/crop.smk"
+include: "workflow/rules/degrade.smk"
+include: "workflow/rules/enhancer.smk"
+include: "workflow/rules/annotations.smk"
+include: "workflow/rules/shards.smk"
+include: "workflow/rules/afine.smk"
+include: "workflow/rules/report.smk"
+
+
+onstart:
+    check_inputs(CONFIG)

@@ -1,0 +1,75 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from runtime.devices import lease_devices, visible_devices
+from runtime.errors import ResourceError
+
+RECORD = """
+import json, os, sys, time
+start = time.time(); time.sleep(float(sys.argv[2])); end = time.time()
+json.dump([os.environ.get("CUDA_VISIBLE_DEVICES"), start, end], open(sys.argv[1], "w"))
+"""
+
+
+def environment(tmp_path, **more):
+    kept = {k: v for k, v in os.environ.items() if k not in ("CUDA_VISIBLE_DEVICES", "SLURM_JOB_ID")}
+    return {**kept, "DIFFIQA_DEVICES": "0,1", "DIFFIQA_LEASE_DIR": str(tmp_path / "locks"), **more}
+
+
+def start(tmp_path, name, *flags, seconds=1.0, **more):
+    command = [sys.executable, "-m", "runtime", "lease", *flags, "--"]
+    command += [sys.executable, "-c", RECORD, str(tmp_path / f"{name}.out"), str(seconds)]
+    return subprocess.Popen(command, env=environment(tmp_path, **more), stderr=subprocess.PIPE)
+
+
+def overlaps(records):
+    held = sorted((device, begin, end) for device, begin, end in records)
+    pairs = zip(held, held[1:], strict=False)
+    return [(a, b) for a, b in pairs if a[0] == b[0] and b[1] < a[2]]
+
+
+def test_concurrent_jobs_get_distinct_devices(tmp_path):
+    jobs = [start(tmp_path, str(number), seconds=0.4) for number in range(5)]
+    assert [job.wait(timeout=120) for job in jobs] == [0] * 5
+    records = [json.loads((tmp_path / f"{number}.out").read_text()) for number in range(5)]
+    assert {device for device, _, _ in records} == {"0", "1"}
+    assert overlaps(records) == []
+
+
+def test_a_killed_job_frees_its_device_at_once(tmp_path):
+    one_device = {"DIFFIQA_DEVICES": "7"}
+    victim = start(tmp_path, "victim", seconds=60, **one_device)
+    while b"leased device 7" not in victim.stderr.readline():
+        assert victim.poll() is None
+    victim.send_signal(signal.SIGKILL)
+    victim.wait()
+    begin = time.monotonic()
+    assert start(tmp_path, "next", seconds=0, **one_device).wait(timeout=60) == 0
+    assert time.monotonic() - begin < 30
+    assert json.loads((tmp_path / "next.out").read_text())[0] == "7"
+
+
+def test_all_or_none_for_several_devices(tmp_path):
+    assert start(tmp_path, "two", "--gpus", "2", seconds=0).wait(timeout=60) == 0
+    assert json.loads((tmp_path / "two.out").read_text())[0] == "0,1"
+    with pytest.raises(ResourceError, match="3 devices asked for, 2 visible"):
+        lease_devices(3, environment=environment(tmp_path))
+
+
+def test_user_choice_scheduler_and_no_device(tmp_path):
+    assert visible_devices({"CUDA_VISIBLE_DEVICES": "3,5", "DIFFIQA_DEVICES": "0"}) == ["3", "5"]
+    assert lease_devices(1, environment=environment(tmp_path, SLURM_JOB_ID="9")) is None
+    assert lease_devices(1, environment=environment(tmp_path, DIFFIQA_DEVICES="")) is None
+
+
+def test_several_jobs_share_a_device_when_told(tmp_path):
+    shared = environment(tmp_path, DIFFIQA_DEVICES="0")
+    assert lease_devices(1, jobs_per_device=2, environment=shared) == ["0"]
+    assert lease_devices(1, jobs_per_device=2, environment=shared) == ["0"]
+    assert len(os.listdir(tmp_path / "locks")) == 2

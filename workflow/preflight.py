@@ -1,0 +1,49 @@
+"""What can be checked before hours of work: that the inputs named in the configuration exist.
+
+A dry run skips this, so that a configuration can be planned on a machine without the data.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+from workflow.config import RunConfig
+
+
+def check_inputs(config: RunConfig) -> None:
+    """Stop before the first job when an input is missing.
+
+    Raises:
+        WorkflowError: one line per missing input.
+    """
+    problems = list(missing_inputs(config))
+    if problems:
+        raise WorkflowError("\n".join(problems))
+
+
+def missing_inputs(config: RunConfig) -> Iterator[str]:
+    """Yield one line per input that the configuration names and the disk lacks."""
+    for number, source in enumerate(config.sources):
+        if ":" not in str(source.path) and not Path(source.path).is_dir():
+            yield (
+                f"sources.{number} ({source.name}): folder '{source.path}' not found; "
+                "name an existing folder of photographs"
+            )
+    base = str(config.enhancer.base_model)
+    if base != "train" and is_path_like(base) and not Path(base, "unet").is_dir():
+        yield (
+            f"enhancer.base_model: '{base}' is not a Stable Diffusion folder (no unet/ in it); "
+            "name a diffusers folder, a hub id such as 'owner/name', or 'train'"
+        )
+    votes = str(config.annotations.source)
+    if votes != "simulate" and not Path(votes).exists():
+        yield (
+            f"annotations.source: '{votes}' not found; name a label tree, an archive or a table, "
+            "or 'simulate'"
+        )
+
+
+def is_path_like(name: str) -> bool:
+    """Tell a folder from a hub id (`owner/name`)."""
+    return name.startswith((".", "/", "~")) or name.count("/") != 1 or Path(name).exists()

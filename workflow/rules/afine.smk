@@ -1,0 +1,68 @@
+"""A-FINE: triplets, the three training phases, evaluation."""
+
+AFINE_LAUNCH = stages.launch_command(CONFIG.afine.gpus)
+
+
+def previous_phase(wildcards):
+    """Manifest of the phase before, if there is one."""
+    phase = int(wildcards.phase)
+    return ROOT / f"afine/phase{phase - 1}/manifest.json" if phase > 1 else []
+
+
+rule afine_triplets:
+    input:
+        rules.shards.output.manifest,
+    output:
+        manifest=ROOT / "afine/triplets.manifest.json",
+    params:
+        key=stage_key(stages.TRIPLETS, RUN),
+        config=CONFIG_FILE,
+    log:
+        ROOT / "logs/afine_triplets.log",
+    benchmark:
+        ROOT / "benchmarks/afine_triplets.tsv"
+    shell:
+        "python -m afine triplets --config {params.config} --replace --log {log}"
+
+
+rule afine_train:
+    input:
+        triplets=rules.afine_triplets.output.manifest,
+        previous=previous_phase,
+    output:
+        manifest=ROOT / "afine/phase{phase}/manifest.json",
+    params:
+        key=lambda wildcards: stage_key(stages.PHASES[int(wildcards.phase)], RUN),
+        config=CONFIG_FILE,
+    threads: CORES
+    retries: 2
+    resources:
+        gpu=CONFIG.afine.gpus,
+    log:
+        ROOT / "logs/afine_train-{phase}.log",
+    benchmark:
+        ROOT / "benchmarks/afine_train-{phase}.tsv"
+    shell:
+        "python -m runtime lease --gpus {resources.gpu} -- "
+        "{AFINE_LAUNCH} afine train --config {params.config} --phase {wildcards.phase} --replace --log {log}"
+
+
+rule afine_evaluate:
+    input:
+        triplets=rules.afine_triplets.output.manifest,
+        model=ROOT / "afine/phase3/manifest.json",
+    output:
+        manifest=ROOT / "afine/evaluate.manifest.json",
+    params:
+        key=stage_key(stages.EVALUATE, RUN),
+        config=CONFIG_FILE,
+    threads: CORES
+    resources:
+        gpu=1,
+    log:
+        ROOT / "logs/afine_evaluate.log",
+    benchmark:
+        ROOT / "benchmarks/afine_evaluate.tsv"
+    shell:
+        "python -m runtime lease --gpus {resources.gpu} -- "
+        "python -m afine evaluate --config {params.config} --replace --log {log}"

@@ -1,0 +1,71 @@
+"""Base model (only where none is given), training, and sampling on one device per shard."""
+
+IS_BASE_TRAINED = CONFIG.enhancer.base_model == "train"
+BASE = ROOT / "base/manifest.json" if IS_BASE_TRAINED else []
+TRAIN_LAUNCH = stages.launch_command(CONFIG.enhancer.train.gpus)
+
+
+rule enhancer_base:
+    input:
+        crops=rules.crop.output.manifest,
+    output:
+        manifest=ROOT / "base/manifest.json",
+    params:
+        key=stage_key(stages.BASE, RUN),
+        config=CONFIG_FILE,
+    threads: CORES
+    resources:
+        gpu=1,
+    log:
+        ROOT / "logs/enhancer_base.log",
+    benchmark:
+        ROOT / "benchmarks/enhancer_base.tsv"
+    shell:
+        "python -m runtime lease --gpus {resources.gpu} -- "
+        "python -m enhancer base --config {params.config} --replace --log {log}"
+
+
+rule enhancer_train:
+    input:
+        crops=rules.crop.output.manifest,
+        base=BASE,
+    output:
+        manifest=ROOT / "enhancer/manifest.json",
+    params:
+        key=stage_key(stages.TRAIN, RUN),
+        config=CONFIG_FILE,
+    threads: CORES
+    retries: 2
+    resources:
+        gpu=CONFIG.enhancer.train.gpus,
+    log:
+        ROOT / "logs/enhancer_train.log",
+    benchmark:
+        ROOT / "benchmarks/enhancer_train.tsv"
+    shell:
+        "python -m runtime lease --gpus {resources.gpu} -- "
+        "{TRAIN_LAUNCH} enhancer train --config {params.config} --replace --log {log}"
+
+
+rule enhancer_sample:
+    input:
+        crops=rules.crop.output.manifest,
+        plan=rules.degrade_plan.output.table,
+        degraded=rules.degrade_apply.output.manifest,
+        base=BASE,
+        enhancer=rules.enhancer_train.output.manifest,
+    output:
+        manifest=ROOT / "samples/samples-{shard}.json",
+    params:
+        key=stage_key(stages.SAMPLE, RUN),
+        config=CONFIG_FILE,
+    retries: 2
+    resources:
+        gpu=1,
+    log:
+        ROOT / "logs/enhancer_sample-{shard}.log",
+    benchmark:
+        ROOT / "benchmarks/enhancer_sample-{shard}.tsv"
+    shell:
+        "python -m runtime lease --gpus {resources.gpu} -- "
+        "python -m enhancer sample --config {params.config} --shard {wildcards.shard} --replace --log {log}"

@@ -1,0 +1,20 @@
+"""The dataset as WebDataset shards."""
+
+
+rule shards:
+    input:
+        crops=rules.crop.output.manifest,
+        plan=rules.degrade_plan.output.table,
+        samples=SAMPLES,
+        labels=rules.annotation_import.output.labels,
+    output:
+        manifest=ROOT / "dataset/manifest.json",
+    params:
+        key=stage_key(stages.SHARDS, RUN),
+        config=CONFIG_FILE,
+    log:
+        ROOT / "logs/shards.log",
+    benchmark:
+        ROOT / "benchmarks/shards.tsv"
+    shell:
+        "python -m shards write --config {params.config} --replace --log {log}"
