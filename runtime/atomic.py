@@ -28,7 +28,7 @@ def atomic_file(path: str | Path, *, mode: str = "wb") -> Iterator[IO[Any]]:
             yield handle
             handle.flush()
             os.fsync(handle.fileno())
-        os.replace(temporary, target)
+        temporary.replace(target)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -68,9 +68,7 @@ def read_json(path: str | Path, *, what: str = "file") -> Any:
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise DataError(
-            f"{path}: {what} not found; run the stage that writes it first"
-        ) from None
+        raise DataError(f"{path}: {what} not found; run the stage that writes it first") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise DataError(
             f"{path}: {what} is not valid JSON ({error}); delete it and rerun its stage"

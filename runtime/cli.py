@@ -40,9 +40,7 @@ class Command:
 
 def add_stage_flags(parser: argparse.ArgumentParser, *, has_shards: bool = False) -> None:
     """Declare the flags that every stage of a run takes."""
-    parser.add_argument(
-        "--config", type=Path, required=True, help="the run's config.resolved.json"
-    )
+    parser.add_argument("--config", type=Path, required=True, help="the run's config.resolved.json")
     if has_shards:
         parser.add_argument("--shard", type=int, required=True, help="number of the shard, from 0")
     parser.add_argument("--limit", type=int, help="stop after this many items (for a try-out)")
@@ -106,6 +104,9 @@ def start_logging(log_file: Path | None) -> None:
         log_file.parent.mkdir(parents=True, exist_ok=True)
         handlers.append(logging.FileHandler(log_file, mode="a", encoding="utf-8"))
     logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", handlers=handlers,
+        level=logging.INFO,
+        format="%(asctime)s %(message)s",
+        datefmt="%H:%M:%S",
+        handlers=handlers,
         force=True,
     )

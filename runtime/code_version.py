@@ -8,7 +8,7 @@ their values enter the fingerprint by themselves.
 
 import ast
 import hashlib
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -25,6 +25,7 @@ def code_digest(module: str) -> str:
 
     Args:
         module: dotted name, for example "enhancer.sample.stage".
+
     Raises:
         ModuleNotFoundError: there is no such module in this repository.
     """
@@ -63,14 +64,14 @@ def _counts(module: str) -> bool:
     return module.rpartition(".")[2] not in {"config", "__main__"}
 
 
-@lru_cache(maxsize=None)
+@cache
 def _tree(module: str) -> ast.Module:
     path = module_path(module)
     assert path is not None, f"{module} has no source file"
     return ast.parse(path.read_text(encoding="utf-8"))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _imports(module: str) -> frozenset[str]:
     """Our modules that `module` imports anywhere in its text, also inside functions."""
     names: set[str] = set()
@@ -83,7 +84,7 @@ def _imports(module: str) -> frozenset[str]:
     return frozenset(name for name in names if module_path(name) is not None)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _tree_digest(module: str) -> str:
     tree = _tree(module)
     for node in ast.walk(tree):

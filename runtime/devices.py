@@ -54,8 +54,10 @@ def lease_devices(
         count: number of devices.
         jobs_per_device: how many jobs may share one device.
         environment: variables to look at; the process's own by default.
+
     Returns:
         The devices' names, or None where there is nothing to lease.
+
     Raises:
         ResourceError: more devices are asked for than there are.
     """

@@ -56,4 +56,5 @@ def to_image01(image_u8: ImageU8) -> Image01:
 
 def to_image_u8(image01: Image01) -> ImageU8:
     """Clip to [0, 1], scale to 255 and round (not truncate) to uint8."""
-    return np.rint(np.clip(image01, 0.0, 1.0) * 255.0).astype(np.uint8)
+    rounded: ImageU8 = np.rint(np.clip(image01, 0.0, 1.0) * 255.0).astype(np.uint8)
+    return rounded

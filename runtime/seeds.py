@@ -16,6 +16,7 @@ def item_seed(run_seed: int, stage: str, *key: str | int) -> int:
         run_seed: seed of the run, from the configuration.
         stage: name of what draws, for example "degrade.plan".
         key: what identifies the item, for example a crop id and a test-image number.
+
     Returns:
         An integer in [0, 2**63), the same on every machine.
     """

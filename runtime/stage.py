@@ -138,6 +138,7 @@ def open_stage(
         inputs: small files (manifests, tables) that stand for the stage's inputs.
         shard: number of the shard, for sharded stages.
         replace: discard work that was made with other settings, code or inputs.
+
     Raises:
         DataError: an input is missing.
         ConfigError: there is work with another fingerprint and `replace` is off; the message

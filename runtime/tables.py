@@ -30,9 +30,7 @@ def read_table(
     try:
         table = pl.read_parquet(path)
     except FileNotFoundError:
-        raise DataError(
-            f"{path}: {what} not found; run the stage that writes it first"
-        ) from None
+        raise DataError(f"{path}: {what} not found; run the stage that writes it first") from None
     except (pl.exceptions.PolarsError, OSError) as error:
         raise DataError(f"{path}: {what} is not a readable Parquet file ({error})") from None
     missing = [name for name in columns if name not in table.columns]

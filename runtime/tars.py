@@ -50,8 +50,10 @@ def write_tar(path: str | Path, members: Iterable[tuple[str, bytes]]) -> list[Me
     Args:
         path: the tar file.
         members: names `<key>.<ext>` in strictly ascending order by key, contents.
+
     Returns:
         Where each member's content lies, for reading it without scanning the tar.
+
     Raises:
         DataError: a bad key, a name given twice, or keys out of order.
     """
@@ -83,9 +85,7 @@ def list_tar(path: str | Path) -> list[Member]:
     """
     try:
         with tarfile.open(path, mode="r:") as tar:
-            return [
-                Member(item.name, item.offset_data, item.size) for item in tar if item.isfile()
-            ]
+            return [Member(item.name, item.offset_data, item.size) for item in tar if item.isfile()]
     except FileNotFoundError:
         raise DataError(f"{path}: shard not found; run the stage that writes it first") from None
     except (tarfile.TarError, EOFError) as error:

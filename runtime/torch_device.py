@@ -21,5 +21,5 @@ def use_threads(count: int) -> None:
 
 
 def torch_generator(seed: int) -> torch.Generator:
-    """Open the CPU generator of one item; noise is drawn on the CPU so that every device gets it."""
+    """Open the generator of one item, on the CPU, so that every device gets the same noise."""
     return torch.Generator(device="cpu").manual_seed(seed)

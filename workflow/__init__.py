@@ -1,1 +1,1 @@
-"""The root configuration and the rules that chain the stages; the only package that knows all of them."""
+"""The root configuration and the rules that chain the stages; knows all of them."""

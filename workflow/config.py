@@ -11,20 +11,32 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import Field, field_validator
-
-from afine.config import AfineConfig
 from annotation_import.config import AnnotationsConfig
 from crop.config import CropConfig, SourceConfig
 from degrade.config import DegradeConfig, PlanConfig
+from pydantic import Field, field_validator
+
+from afine.config import AfineConfig
 from enhancer.config import EnhancerConfig
 from report.config import ReportConfig
 from runtime.atomic import write_json
 from runtime.errors import ConfigError
-from runtime.settings import RunSettings, Section, parse_section
+from runtime.settings import RunSettings, Section, parse_section, speed_field
 from shards.config import DatasetConfig
 
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+class SchedulingConfig(Section):
+    """How many devices jobs take; changing any of it reruns nothing."""
+
+    enhancer_train_gpus: int = speed_field(
+        1, ge=1, description="Devices of one machine that train the enhancer (paper: 8)."
+    )
+    afine_train_gpus: int = speed_field(
+        1, ge=1, description="Devices of one machine that train A-FINE (paper: 4)."
+    )
+    jobs_per_gpu: int = speed_field(1, ge=1, description="Sampling jobs that share one device.")
 
 
 class RunConfig(Section):
@@ -44,6 +56,7 @@ class RunConfig(Section):
     dataset: DatasetConfig = DatasetConfig()
     afine: AfineConfig = AfineConfig()
     report: ReportConfig = ReportConfig()
+    scheduling: SchedulingConfig = SchedulingConfig()
 
     @field_validator("run")
     @classmethod
@@ -80,6 +93,7 @@ def load_config(files: Iterable[str | Path], overrides: Iterable[str] = ()) -> R
     Args:
         files: YAML files; later ones win, mappings are merged.
         overrides: texts `stage.key=value`; the value is read as YAML.
+
     Raises:
         ConfigError: a file is missing or no YAML mapping, or a key is wrong.
     """

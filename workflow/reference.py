@@ -61,7 +61,11 @@ def _default_text(field: FieldInfo) -> str:
 
 def _type_text(field: FieldInfo) -> str:
     annotation = field.annotation
-    text = annotation.__name__ if isinstance(annotation, type) and not get_args(annotation) else str(annotation)
+    text = (
+        annotation.__name__
+        if isinstance(annotation, type) and not get_args(annotation)
+        else str(annotation)
+    )
     bounds = ", ".join(_bound(item) for item in field.metadata if _bound(item))
     return _cell(text.replace("typing.", "") + (f" ({bounds})" if bounds else ""))
 

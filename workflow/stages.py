@@ -1,9 +1,10 @@
 """The specs of all stages under one name each, as the rules use them."""
 
-from afine.config import EVALUATE, PHASES, TRIPLETS
 from annotation_import.config import IMPORT, SIMULATE
 from crop.config import CROP
 from degrade.config import APPLY, PLAN
+
+from afine.config import EVALUATE, TRAIN_PHASES, TRIPLETS
 from enhancer.config import BASE, SAMPLE, TRAIN
 from report.config import REPORT
 from shards.config import SHARDS
@@ -14,13 +15,13 @@ __all__ = [
     "CROP",
     "EVALUATE",
     "IMPORT",
-    "PHASES",
     "PLAN",
     "REPORT",
     "SAMPLE",
     "SHARDS",
     "SIMULATE",
     "TRAIN",
+    "TRAIN_PHASES",
     "TRIPLETS",
     "launch_command",
 ]
@@ -30,4 +31,6 @@ def launch_command(gpus: int) -> str:
     """How a training stage is started on `gpus` devices of one machine."""
     if gpus <= 1:
         return "python -m"
-    return f"accelerate launch --num_processes {gpus} --num_machines 1 --dynamo_backend no --mixed_precision no -m"
+    # every flag is given, so that no accelerate configuration file of the user's changes the run
+    flags = f"--num_processes {gpus} --num_machines 1 --mixed_precision no --dynamo_backend no"
+    return f"accelerate launch {flags} -m"

@@ -1,3 +1,4 @@
+import itertools
 import json
 import os
 import signal
@@ -18,7 +19,9 @@ json.dump([os.environ.get("CUDA_VISIBLE_DEVICES"), start, end], open(sys.argv[1]
 
 
 def environment(tmp_path, **more):
-    kept = {k: v for k, v in os.environ.items() if k not in ("CUDA_VISIBLE_DEVICES", "SLURM_JOB_ID")}
+    kept = {
+        k: v for k, v in os.environ.items() if k not in ("CUDA_VISIBLE_DEVICES", "SLURM_JOB_ID")
+    }
     return {**kept, "DIFFIQA_DEVICES": "0,1", "DIFFIQA_LEASE_DIR": str(tmp_path / "locks"), **more}
 
 
@@ -30,7 +33,7 @@ def start(tmp_path, name, *flags, seconds=1.0, **more):
 
 def overlaps(records):
     held = sorted((device, begin, end) for device, begin, end in records)
-    pairs = zip(held, held[1:], strict=False)
+    pairs = itertools.pairwise(held)
     return [(a, b) for a, b in pairs if a[0] == b[0] and b[1] < a[2]]
 
 
@@ -72,4 +75,4 @@ def test_several_jobs_share_a_device_when_told(tmp_path):
     shared = environment(tmp_path, DIFFIQA_DEVICES="0")
     assert lease_devices(1, jobs_per_device=2, environment=shared) == ["0"]
     assert lease_devices(1, jobs_per_device=2, environment=shared) == ["0"]
-    assert len(os.listdir(tmp_path / "locks")) == 2
+    assert len(list((tmp_path / "locks").iterdir())) == 2

@@ -23,7 +23,7 @@ class Inner(Section):
 class Outer(Section):
     inner: Inner = Inner()
     many: tuple[Inner, ...] = ()
-    named: dict[str, Inner] = {}
+    named: dict[str, Inner] = Field(default_factory=dict)
     name: str = "x"
 
 

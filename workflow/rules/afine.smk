@@ -1,6 +1,6 @@
 """A-FINE: triplets, the three training phases, evaluation."""
 
-AFINE_LAUNCH = stages.launch_command(CONFIG.afine.gpus)
+AFINE_LAUNCH = stages.launch_command(CONFIG.scheduling.afine_train_gpus)
 
 
 def previous_phase(wildcards):
@@ -32,12 +32,12 @@ rule afine_train:
     output:
         manifest=ROOT / "afine/phase{phase}/manifest.json",
     params:
-        key=lambda wildcards: stage_key(stages.PHASES[int(wildcards.phase)], RUN),
+        key=lambda wildcards: stage_key(stages.TRAIN_PHASES[int(wildcards.phase)], RUN),
         config=CONFIG_FILE,
     threads: CORES
     retries: 2
     resources:
-        gpu=CONFIG.afine.gpus,
+        gpu=CONFIG.scheduling.afine_train_gpus,
     log:
         ROOT / "logs/afine_train-{phase}.log",
     benchmark:

@@ -2,7 +2,7 @@
 
 IS_BASE_TRAINED = CONFIG.enhancer.base_model == "train"
 BASE = ROOT / "base/manifest.json" if IS_BASE_TRAINED else []
-TRAIN_LAUNCH = stages.launch_command(CONFIG.enhancer.train.gpus)
+TRAIN_LAUNCH = stages.launch_command(CONFIG.scheduling.enhancer_train_gpus)
 
 
 rule enhancer_base:
@@ -37,7 +37,7 @@ rule enhancer_train:
     threads: CORES
     retries: 2
     resources:
-        gpu=CONFIG.enhancer.train.gpus,
+        gpu=CONFIG.scheduling.enhancer_train_gpus,
     log:
         ROOT / "logs/enhancer_train.log",
     benchmark:
@@ -67,5 +67,5 @@ rule enhancer_sample:
     benchmark:
         ROOT / "benchmarks/enhancer_sample-{shard}.tsv"
     shell:
-        "python -m runtime lease --gpus {resources.gpu} -- "
+        "python -m runtime lease --gpus {resources.gpu} --jobs-per-gpu {CONFIG.scheduling.jobs_per_gpu} -- "
         "python -m enhancer sample --config {params.config} --shard {wildcards.shard} --replace --log {log}"
