@@ -28,7 +28,7 @@ class Progress:
         self._total, self._what, self._unit = total, what, unit
         self._done, self._done_before, self._dropped = done, done, 0
         self._start_s = self._line_s = time.monotonic()
-        self._bar: tqdm[None] | None = None
+        self._bar: tqdm | None = None  # type: ignore[type-arg]
         if sys.stderr.isatty():
             self._bar = tqdm(total=total, desc=what, unit=unit, initial=done, dynamic_ncols=True)
 

@@ -60,20 +60,22 @@ def write_tar(path: str | Path, members: Iterable[tuple[str, bytes]]) -> list[Me
     written: list[Member] = []
     names: set[str] = set()
     last_key = ""
-    with atomic_file(path) as handle:
-        with tarfile.open(fileobj=handle, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-            for name, content in members:
-                key = check_key(name.partition(".")[0])
-                if name in names or key < last_key:
-                    raise DataError(f"{path}: member '{name}' is given twice or out of order")
-                names.add(name)
-                last_key = key
-                info = tarfile.TarInfo(name)
-                info.size = len(content)
-                info.mode = 0o644
-                start = tar.offset
-                tar.addfile(info, io.BytesIO(content))
-                written.append(Member(name, start + _BLOCK, len(content)))
+    with (
+        atomic_file(path) as handle,
+        tarfile.open(fileobj=handle, mode="w", format=tarfile.USTAR_FORMAT) as tar,
+    ):
+        for name, content in members:
+            key = check_key(name.partition(".")[0])
+            if name in names or key < last_key:
+                raise DataError(f"{path}: member '{name}' is given twice or out of order")
+            names.add(name)
+            last_key = key
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            info.mode = 0o644
+            start = tar.offset
+            tar.addfile(info, io.BytesIO(content))
+            written.append(Member(name, start + _BLOCK, len(content)))
     return written
 
 

@@ -36,7 +36,6 @@ class SchedulingConfig(Section):
     afine_train_gpus: int = speed_field(
         1, ge=1, description="Devices of one machine that train A-FINE (paper: 4)."
     )
-    jobs_per_gpu: int = speed_field(1, ge=1, description="Sampling jobs that share one device.")
 
 
 class RunConfig(Section):

@@ -9,8 +9,8 @@ from pydantic_core import PydanticUndefined
 
 _HEADER = """# Configuration reference
 
-Generated from the configuration models by `python -m workflow schema`; do not edit. A dagger (†) marks settings that change
-speed, memory or logging only: changing them reruns nothing.
+Generated from the configuration models by `python -m workflow schema`; do not edit. A dagger (†) marks settings
+that change speed, memory or logging only: changing them reruns nothing.
 """
 
 
@@ -30,9 +30,8 @@ def _sections(model: type[BaseModel], prefix: str) -> Iterator[str]:
         nested = list(_models_in(field.annotation))
         inner += [(dotted, found) for found in nested]
         default = "see below" if nested else _default_text(field)
-        lines.append(
-            f"| `{name}`{_dagger(field)} | {_type_text(field)} | {default} | {_cell(field.description)} |\n"
-        )
+        key = f"`{name}`{_dagger(field)}"
+        lines.append(f"| {key} | {_type_text(field)} | {default} | {_cell(field.description)} |\n")
     yield "".join(lines)
     for dotted, found in inner:
         yield from _sections(found, dotted)

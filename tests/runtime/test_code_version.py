@@ -11,7 +11,7 @@ def package(tmp_path, monkeypatch):
     (folder / "__init__.py").write_text("")
     (folder / "config.py").write_text("LIMIT = 1\n")
     (folder / "stage.py").write_text(
-        '"""Doc."""\nfrom crop import config\nfrom crop.maths import f\n\n\ndef g():\n    return f(1)\n'
+        '"""Doc."""\nfrom crop import config\nfrom crop.maths import f\n\ny = f(1)\n'
     )
     (folder / "maths.py").write_text("def f(x):\n    return x\n")
     (folder / "speed.py").write_text("A = 1\n")

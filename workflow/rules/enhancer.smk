@@ -67,5 +67,5 @@ rule enhancer_sample:
     benchmark:
         ROOT / "benchmarks/enhancer_sample-{shard}.tsv"
     shell:
-        "python -m runtime lease --gpus {resources.gpu} --jobs-per-gpu {CONFIG.scheduling.jobs_per_gpu} -- "
+        "python -m runtime lease --gpus {resources.gpu} --jobs-per-gpu {CONFIG.enhancer.sample.jobs_per_gpu} -- "
         "python -m enhancer sample --config {params.config} --shard {wildcards.shard} --replace --log {log}"
