@@ -9,8 +9,8 @@ from pydantic_core import PydanticUndefined
 
 _HEADER = """# Configuration reference
 
-Generated from the configuration models by `python -m workflow schema`; do not edit. A dagger (†) marks settings
-that change speed, memory or logging only: changing them reruns nothing.
+Generated from the configuration models by `python -m workflow schema`; do not edit. A dagger (†)
+marks settings that change speed, memory or logging only: changing them reruns nothing.
 """
 
 
