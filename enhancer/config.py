@@ -9,6 +9,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from enhancer.sample.config import SampleConfig
 from runtime.settings import Section, StageSpec, speed_field
 
 
@@ -227,6 +228,7 @@ class EnhancerConfig(Section):
     )
     base: BaseConfig = BaseConfig()
     train: TrainConfig = TrainConfig()
+    sample: SampleConfig = SampleConfig()
 
     @field_validator("base_model")
     @classmethod
