@@ -9,15 +9,24 @@ from runtime.errors import DataError
 ImageU8 = npt.NDArray[np.uint8]
 Image01 = npt.NDArray[np.float32]
 
-# 1 costs a third of zlib's default time for a few percent more bytes (benchmarks/png_levels.py)
+# zlib's level 1 with run-length matching after the average filter: a seventh of level 6's time, and
+# for colour photographs no larger than plain level 1 (benchmarks/png_levels.py)
 PNG_LEVEL = 1
+_PNG_FLAGS = (
+    cv2.IMWRITE_PNG_STRATEGY,
+    cv2.IMWRITE_PNG_STRATEGY_RLE,
+    cv2.IMWRITE_PNG_FILTER,
+    cv2.IMWRITE_PNG_FILTER_AVG,
+)
 
 
 def encode_png(image_u8: ImageU8, *, level: int = PNG_LEVEL) -> bytes:
     """Encode an RGB image, uint8 [H, W, 3], as PNG; the same pixels give the same bytes."""
     check_image_u8(image_u8)
     is_done, buffer = cv2.imencode(
-        ".png", cv2.cvtColor(image_u8, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_PNG_COMPRESSION, level]
+        ".png",
+        cv2.cvtColor(image_u8, cv2.COLOR_RGB2BGR),
+        [cv2.IMWRITE_PNG_COMPRESSION, level, *_PNG_FLAGS],
     )
     if not is_done:
         raise DataError(f"an image of shape {image_u8.shape} could not be encoded as PNG")
