@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger
 
 from workflow.config import RunConfig
 
@@ -20,6 +21,12 @@ def check_inputs(config: RunConfig) -> None:
     problems = list(missing_inputs(config))
     if problems:
         raise WorkflowError("\n".join(problems))
+    votes = config.annotations.source
+    if votes != "simulate" and not Path(votes).exists():
+        logger.warning(
+            f"annotations.source: '{votes}' not found yet; the run will stop before "
+            "annotation_import, and go on from there once the votes are in"
+        )
 
 
 def missing_inputs(config: RunConfig) -> Iterator[str]:
@@ -35,12 +42,6 @@ def missing_inputs(config: RunConfig) -> Iterator[str]:
         yield (
             f"enhancer.base_model: '{base}' is not a Stable Diffusion folder (no unet/ in it); "
             "name a diffusers folder, a hub id such as 'owner/name', or 'train'"
-        )
-    votes = str(config.annotations.source)
-    if votes != "simulate" and not Path(votes).exists():
-        yield (
-            f"annotations.source: '{votes}' not found; name a label tree, an archive or a table, "
-            "or 'simulate'"
         )
 
 

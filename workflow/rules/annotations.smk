@@ -1,7 +1,14 @@
 """People's votes, or simulated ones where the config asks for them, to labels."""
 
 IS_SIMULATED = CONFIG.annotations.source == "simulate"
+VOTES = Path(CONFIG.annotations.source)  # a changed archive or table is seen; a folder is not
 SAMPLES = expand(rules.enhancer_sample.output.manifest, shard=SHARDS)
+
+
+rule until_votes:
+    """Target: everything up to the images that people are asked about."""
+    input:
+        SAMPLES,
 
 
 rule annotation_simulate:
@@ -25,7 +32,7 @@ rule annotation_simulate:
 rule annotation_import:
     input:
         plan=rules.degrade_plan.output.table,
-        votes=rules.annotation_simulate.output.manifest if IS_SIMULATED else [],
+        votes=rules.annotation_simulate.output.manifest if IS_SIMULATED else [VOTES] * VOTES.is_file(),
     output:
         labels=ROOT / "annotations/labels.parquet",
         report=ROOT / "annotations/report.json",
