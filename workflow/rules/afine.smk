@@ -14,13 +14,13 @@ rule afine_triplets:
         rules.shards.output.manifest,
     output:
         manifest=ROOT / "afine/triplets.manifest.json",
-    params:
-        key=stage_key(stages.TRIPLETS, RUN),
-        config=CONFIG_FILE,
     log:
         ROOT / "logs/afine_triplets.log",
     benchmark:
         ROOT / "benchmarks/afine_triplets.tsv"
+    params:
+        key=stage_key(stages.TRIPLETS, RUN),
+        config=CONFIG_FILE,
     shell:
         "python -m afine triplets --config {params.config} --replace --log {log}"
 
@@ -31,17 +31,17 @@ rule afine_train:
         previous=previous_phase,
     output:
         manifest=ROOT / "afine/phase{phase}/manifest.json",
-    params:
-        key=lambda wildcards: stage_key(stages.TRAIN_PHASES[int(wildcards.phase)], RUN),
-        config=CONFIG_FILE,
-    threads: CORES
-    retries: 2
-    resources:
-        gpu=CONFIG.scheduling.afine_train_gpus,
     log:
         ROOT / "logs/afine_train-{phase}.log",
     benchmark:
         ROOT / "benchmarks/afine_train-{phase}.tsv"
+    retries: 2
+    threads: CORES
+    resources:
+        gpu=CONFIG.scheduling.afine_train_gpus,
+    params:
+        key=lambda wildcards: stage_key(stages.TRAIN_PHASES[int(wildcards.phase)], RUN),
+        config=CONFIG_FILE,
     shell:
         "python -m runtime lease --gpus {resources.gpu} -- "
         "{AFINE_LAUNCH} afine train --config {params.config} --phase {wildcards.phase} --replace --log {log}"
@@ -53,16 +53,16 @@ rule afine_evaluate:
         model=ROOT / "afine/phase3/manifest.json",
     output:
         manifest=ROOT / "afine/evaluate.manifest.json",
-    params:
-        key=stage_key(stages.EVALUATE, RUN),
-        config=CONFIG_FILE,
-    threads: CORES
-    resources:
-        gpu=1,
     log:
         ROOT / "logs/afine_evaluate.log",
     benchmark:
         ROOT / "benchmarks/afine_evaluate.tsv"
+    threads: CORES
+    resources:
+        gpu=1,
+    params:
+        key=stage_key(stages.EVALUATE, RUN),
+        config=CONFIG_FILE,
     shell:
         "python -m runtime lease --gpus {resources.gpu} -- "
         "python -m afine evaluate --config {params.config} --replace --log {log}"

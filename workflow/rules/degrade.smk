@@ -7,13 +7,13 @@ rule degrade_plan:
     output:
         table=ROOT / "plan.parquet",
         manifest=ROOT / "plan.manifest.json",
-    params:
-        key=stage_key(stages.PLAN, RUN),
-        config=CONFIG_FILE,
     log:
         ROOT / "logs/degrade_plan.log",
     benchmark:
         ROOT / "benchmarks/degrade_plan.tsv"
+    params:
+        key=stage_key(stages.PLAN, RUN),
+        config=CONFIG_FILE,
     shell:
         "python -m degrade plan --config {params.config} --replace --log {log}"
 
@@ -24,12 +24,12 @@ rule degrade_apply:
         plan=rules.degrade_plan.output.table,
     output:
         manifest=ROOT / "degraded/degraded-{shard}.json",
-    params:
-        key=stage_key(stages.APPLY, RUN),
-        config=CONFIG_FILE,
     log:
         ROOT / "logs/degrade_apply-{shard}.log",
     benchmark:
         ROOT / "benchmarks/degrade_apply-{shard}.tsv"
+    params:
+        key=stage_key(stages.APPLY, RUN),
+        config=CONFIG_FILE,
     shell:
         "python -m degrade apply --config {params.config} --shard {wildcards.shard} --replace --log {log}"

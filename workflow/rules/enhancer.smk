@@ -10,16 +10,16 @@ rule enhancer_base:
         crops=rules.crop.output.manifest,
     output:
         manifest=ROOT / "base/manifest.json",
-    params:
-        key=stage_key(stages.BASE, RUN),
-        config=CONFIG_FILE,
-    threads: CORES
-    resources:
-        gpu=1,
     log:
         ROOT / "logs/enhancer_base.log",
     benchmark:
         ROOT / "benchmarks/enhancer_base.tsv"
+    threads: CORES
+    resources:
+        gpu=1,
+    params:
+        key=stage_key(stages.BASE, RUN),
+        config=CONFIG_FILE,
     shell:
         "python -m runtime lease --gpus {resources.gpu} -- "
         "python -m enhancer base --config {params.config} --replace --log {log}"
@@ -31,17 +31,17 @@ rule enhancer_train:
         base=BASE,
     output:
         manifest=ROOT / "enhancer/manifest.json",
-    params:
-        key=stage_key(stages.TRAIN, RUN),
-        config=CONFIG_FILE,
-    threads: CORES
-    retries: 2
-    resources:
-        gpu=CONFIG.scheduling.enhancer_train_gpus,
     log:
         ROOT / "logs/enhancer_train.log",
     benchmark:
         ROOT / "benchmarks/enhancer_train.tsv"
+    retries: 2
+    threads: CORES
+    resources:
+        gpu=CONFIG.scheduling.enhancer_train_gpus,
+    params:
+        key=stage_key(stages.TRAIN, RUN),
+        config=CONFIG_FILE,
     shell:
         "python -m runtime lease --gpus {resources.gpu} -- "
         "{TRAIN_LAUNCH} enhancer train --config {params.config} --replace --log {log}"
@@ -56,16 +56,16 @@ rule enhancer_sample:
         enhancer=rules.enhancer_train.output.manifest,
     output:
         manifest=ROOT / "samples/samples-{shard}.json",
-    params:
-        key=stage_key(stages.SAMPLE, RUN),
-        config=CONFIG_FILE,
-    retries: 2
-    resources:
-        gpu=1,
     log:
         ROOT / "logs/enhancer_sample-{shard}.log",
     benchmark:
         ROOT / "benchmarks/enhancer_sample-{shard}.tsv"
+    retries: 2
+    resources:
+        gpu=1,
+    params:
+        key=stage_key(stages.SAMPLE, RUN),
+        config=CONFIG_FILE,
     shell:
         "python -m runtime lease --gpus {resources.gpu} --jobs-per-gpu {CONFIG.enhancer.sample.jobs_per_gpu} -- "
         "python -m enhancer sample --config {params.config} --shard {wildcards.shard} --replace --log {log}"

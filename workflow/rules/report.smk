@@ -10,12 +10,12 @@ rule report:
     output:
         page=report(ROOT / "report.html", caption="../report/page.rst"),
         manifest=ROOT / "report.manifest.json",
-    params:
-        key=stage_key(stages.REPORT, RUN),
-        config=CONFIG_FILE,
     log:
         ROOT / "logs/report.log",
     benchmark:
         ROOT / "benchmarks/report.tsv"
+    params:
+        key=stage_key(stages.REPORT, RUN),
+        config=CONFIG_FILE,
     shell:
         "python -m report write --config {params.config} --replace --log {log}"

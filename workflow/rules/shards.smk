@@ -9,12 +9,12 @@ rule shards:
         labels=rules.annotation_import.output.labels,
     output:
         manifest=ROOT / "dataset/manifest.json",
-    params:
-        key=stage_key(stages.SHARDS, RUN),
-        config=CONFIG_FILE,
     log:
         ROOT / "logs/shards.log",
     benchmark:
         ROOT / "benchmarks/shards.tsv"
+    params:
+        key=stage_key(stages.SHARDS, RUN),
+        config=CONFIG_FILE,
     shell:
         "python -m shards write --config {params.config} --replace --log {log}"
