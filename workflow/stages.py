@@ -5,7 +5,8 @@ from crop.config import CROP
 from degrade.config import APPLY, PLAN
 
 from afine.config import EVALUATE, TRAIN_PHASES, TRIPLETS
-from enhancer.config import BASE, SAMPLE, TRAIN
+from enhancer.config import BASE, TRAIN
+from enhancer.sample.config import SAMPLE
 from report.config import REPORT
 from shards.config import SHARDS
 
