@@ -14,9 +14,10 @@ if "$python" -c "import torch, torchvision" 2>/dev/null; then
     "$python" -c "import torch; print('keeping torch', torch.__version__)"
 fi
 
+echo "installing into $("$python" -c 'import sys; print(sys.prefix)'): about 5 GB, 3 minutes"
 "$python" -m pip install --quiet --upgrade -c "$constraints" pip setuptools wheel
 "$python" -m pip install --quiet -c "$constraints" torch torchvision
-# basicsr's build imports torch, and its metadata names tb-nightly, which it does not need:
-# built here against the torch above, without its dependencies (they are in pyproject.toml)
-"$python" -m pip install --quiet -c "$constraints" --no-deps --no-build-isolation basicsr==1.4.2
 "$python" -m pip install --quiet -c "$constraints" --no-build-isolation -e ".[$extras]"
+# basicsr's build imports torch, and its metadata names tb-nightly, which it does not need:
+# built against the torch above, without its dependencies (they are in pyproject.toml)
+"$python" -m pip install --quiet -c "$constraints" --no-deps --no-build-isolation basicsr==1.4.2
