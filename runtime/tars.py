@@ -44,12 +44,15 @@ def check_key(key: str) -> str:
     return key
 
 
-def write_tar(path: str | Path, members: Iterable[tuple[str, bytes]]) -> list[Member]:
+def write_tar(
+    path: str | Path, members: Iterable[tuple[str, bytes]], *, is_sorted: bool = True
+) -> list[Member]:
     """Write a shard atomically from `(name, content)` in the order given.
 
     Args:
         path: the tar file.
         members: names `<key>.<ext>` in strictly ascending order by key, contents.
+        is_sorted: False allows any order of the keys, as long as a key's members lie together.
 
     Returns:
         Where each member's content lies, for reading it without scanning the tar.
@@ -59,6 +62,7 @@ def write_tar(path: str | Path, members: Iterable[tuple[str, bytes]]) -> list[Me
     """
     written: list[Member] = []
     names: set[str] = set()
+    keys: set[str] = set()
     last_key = ""
     with (
         atomic_file(path) as handle,
@@ -66,9 +70,11 @@ def write_tar(path: str | Path, members: Iterable[tuple[str, bytes]]) -> list[Me
     ):
         for name, content in members:
             key = check_key(name.partition(".")[0])
-            if name in names or key < last_key:
+            is_misplaced = key < last_key if is_sorted else key != last_key and key in keys
+            if name in names or is_misplaced:
                 raise DataError(f"{path}: member '{name}' is given twice or out of order")
             names.add(name)
+            keys.add(key)
             last_key = key
             info = tarfile.TarInfo(name)
             info.size = len(content)

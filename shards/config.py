@@ -65,9 +65,8 @@ class DatasetConfig(Section):
         0.05,
         ge=0,
         le=1,
-        description="share of test images that may be missing or unreadable before the stage "
-        "fails",
+        description="share of test images that may be missing or unreadable before the stage fails",
     )
 
 
-WRITE = StageSpec("shards write", "shards.write", {"seed": None, "dataset": DatasetConfig})
+SHARDS = StageSpec("shards write", "shards.write", {"seed": None, "dataset": DatasetConfig})
