@@ -2,11 +2,15 @@
 
 Snakemake limits how many `gpu` are in use but does not say which. `python -m runtime lease
 -- COMMAND` takes one free device (a file lock that dies with the process), sets
-CUDA_VISIBLE_DEVICES and becomes COMMAND. Under a cluster scheduler, which already chose the
-devices, and on a machine without devices, it only becomes COMMAND.
+CUDA_VISIBLE_DEVICES and becomes COMMAND. On a machine without devices, and where a cluster
+scheduler already gave this job just the devices that it asked for, it only becomes COMMAND.
+
+A job that wants a device for itself locks it exclusively; jobs that may share a device hold
+a shared lock on it, and one of its `jobs_per_device` slots.
 """
 
 import fcntl
+import itertools
 import logging
 import os
 import random
@@ -31,7 +35,9 @@ def visible_devices(environment: Mapping[str, str]) -> list[str]:
     """
     for variable in ("CUDA_VISIBLE_DEVICES", "DIFFIQA_DEVICES"):
         if variable in environment:
-            return [name for name in environment[variable].split(",") if name.strip()]
+            names = [name.strip() for name in environment[variable].split(",")]
+            # as in CUDA: a negative number hides itself and what follows it
+            return [name for name in itertools.takewhile(_is_shown, names) if name]
     try:
         listing = subprocess.run(
             ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"],
@@ -40,6 +46,10 @@ def visible_devices(environment: Mapping[str, str]) -> list[str]:
     except (OSError, subprocess.SubprocessError):
         return []
     return [line.strip() for line in listing.stdout.splitlines() if line.strip()]
+
+
+def _is_shown(name: str) -> bool:
+    return not name.startswith("-")
 
 
 def lease_devices(
@@ -62,10 +72,8 @@ def lease_devices(
         ResourceError: more devices are asked for than there are.
     """
     variables = os.environ if environment is None else environment
-    if count < 1 or any(name in variables for name in _SCHEDULER_VARIABLES):
-        return None
-    devices = visible_devices(variables)
-    if not devices:
+    devices = visible_devices(variables) if count > 0 else []
+    if not devices or (_allocation(variables) and len(devices) <= count):
         return None
     if count > len(devices):
         raise ResourceError(
@@ -87,35 +95,66 @@ def lease_devices(
 def _try_lease(
     devices: Sequence[str], count: int, jobs_per_device: int, folder: Path
 ) -> list[str] | None:
-    taken: list[tuple[str, int]] = []
+    """Lock `count` devices, those with the fewest jobs first, or none."""
+    taken: dict[str, list[int]] = {}
     for slot in range(jobs_per_device):
         for device in devices:
-            if len(taken) < count and device not in [name for name, _ in taken]:
-                handle = _try_lock(folder / f"device-{device.replace('/', '-')}-{slot}.lock")
-                if handle is not None:
-                    taken.append((device, handle))
+            if len(taken) < count and device not in taken:
+                held = _try_device(folder, device, slot if jobs_per_device > 1 else None)
+                if held:
+                    taken[device] = held
     if len(taken) == count:
-        return [name for name, _ in taken]
-    for _, handle in taken:
-        os.close(handle)
+        return list(taken)
+    for held in taken.values():
+        _release(held)
     return None
 
 
-def _try_lock(path: Path) -> int | None:
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+def _try_device(folder: Path, device: str, slot: int | None) -> list[int]:
+    """Lock one device for this job alone, or one slot of it; no locks if it is taken."""
+    stem = f"device-{device.replace('/', '-')}"
+    if slot is None:
+        return _try_locks([(folder / f"{stem}.lock", fcntl.LOCK_EX)])
+    return _try_locks(
+        [
+            (folder / f"{stem}.lock", fcntl.LOCK_SH),
+            (folder / f"{stem}-{slot}.lock", fcntl.LOCK_EX),
+        ]
+    )
+
+
+def _try_locks(wanted: Sequence[tuple[Path, int]]) -> list[int]:
+    held: list[int] = []
+    for path, kind in wanted:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        held.append(handle)
+        try:
+            fcntl.flock(handle, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            _release(held)
+            return []
+        os.set_inheritable(handle, True)
+    return held
+
+
+def _release(handles: Sequence[int]) -> None:
+    for handle in handles:
         os.close(handle)
-        return None
-    os.set_inheritable(handle, True)
-    return handle
+
+
+def _allocation(variables: Mapping[str, str]) -> str:
+    """Name of the scheduler's allocation that this process runs in, or nothing."""
+    return next((variables[name] for name in _SCHEDULER_VARIABLES if name in variables), "")
 
 
 def _lock_folder(variables: Mapping[str, str]) -> Path:
-    """Folder of the locks: one per machine and user, outside any working directory."""
-    default = Path(tempfile.gettempdir()) / f"diffiqa-devices-{os.getuid()}"
-    folder = Path(variables.get("DIFFIQA_LEASE_DIR", default))
+    """Folder of the locks, outside any working directory.
+
+    One per machine and user; one per allocation under a scheduler, since two allocations may
+    both call their devices 0, 1, ...
+    """
+    name = "-".join(filter(None, ["diffiqa-devices", str(os.getuid()), _allocation(variables)]))
+    folder = Path(variables.get("DIFFIQA_LEASE_DIR", Path(tempfile.gettempdir()) / name))
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 

@@ -65,14 +65,38 @@ def test_all_or_none_for_several_devices(tmp_path):
         lease_devices(3, environment=environment(tmp_path))
 
 
-def test_user_choice_scheduler_and_no_device(tmp_path):
+def test_user_choice_and_no_device(tmp_path):
     assert visible_devices({"CUDA_VISIBLE_DEVICES": "3,5", "DIFFIQA_DEVICES": "0"}) == ["3", "5"]
-    assert lease_devices(1, environment=environment(tmp_path, SLURM_JOB_ID="9")) is None
+    assert visible_devices({"CUDA_VISIBLE_DEVICES": "1,-1,2"}) == ["1"]
     assert lease_devices(1, environment=environment(tmp_path, DIFFIQA_DEVICES="")) is None
+    assert lease_devices(1, environment=environment(tmp_path, CUDA_VISIBLE_DEVICES="-1")) is None
+    assert lease_devices(0, environment=environment(tmp_path)) is None
+
+
+def test_a_scheduler_that_gave_just_what_was_asked_for_is_left_alone(tmp_path):
+    given = environment(tmp_path, SLURM_JOB_ID="9", CUDA_VISIBLE_DEVICES="0")
+    assert lease_devices(1, environment=given) is None
+    assert not (tmp_path / "locks").exists()
+
+
+def test_jobs_inside_a_large_allocation_share_it_out(tmp_path):
+    given = environment(tmp_path, SLURM_JOB_ID="9", CUDA_VISIBLE_DEVICES="0,1,2")
+    assert [lease_devices(1, environment=given) for _ in range(3)] == [["0"], ["1"], ["2"]]
 
 
 def test_several_jobs_share_a_device_when_told(tmp_path):
-    shared = environment(tmp_path, DIFFIQA_DEVICES="0")
-    assert lease_devices(1, jobs_per_device=2, environment=shared) == ["0"]
-    assert lease_devices(1, jobs_per_device=2, environment=shared) == ["0"]
-    assert len(list((tmp_path / "locks").iterdir())) == 2
+    shared = environment(tmp_path)
+    leased = [lease_devices(1, jobs_per_device=2, environment=shared) for _ in range(4)]
+    assert leased == [["0"], ["1"], ["0"], ["1"]]
+
+
+def test_a_job_that_wants_a_device_alone_does_not_share_it(tmp_path):
+    two = environment(tmp_path)
+    assert lease_devices(1, jobs_per_device=2, environment=two) == ["0"]
+    assert lease_devices(1, environment=two) == ["1"]
+    waiting = start(tmp_path, "late", seconds=0)
+    with pytest.raises(subprocess.TimeoutExpired):
+        waiting.wait(timeout=1.5)
+    waiting.kill()
+    waiting.wait()
+    assert lease_devices(1, jobs_per_device=2, environment=two) == ["0"]
