@@ -114,6 +114,9 @@ class VisionTrunk(nn.Module):
         shape: geometry; ViT-B/32 by default.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, shape: TrunkShape | None = None) -> None:
         super().__init__()
         self.shape = shape or TrunkShape()

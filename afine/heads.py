@@ -116,7 +116,8 @@ class Calibration(nn.Module):
 
     def forward(self, raw: Tensor) -> Tensor:
         """Calibrate raw scores [N] to (-2, 2)."""
-        centre, width = self.yita3, self.yita4
+        centre: Tensor = self.yita3
+        width: Tensor = self.yita4
         if self._centre_bounds is not None:
             centre = centre.clamp(*self._centre_bounds)
         if self._width_bounds is not None:

@@ -38,7 +38,7 @@ def load(path: str | Path) -> AFine:
         DataError: the file is missing, is no A-FINE file, or is of another architecture.
     """
     tensors, metadata = read_tensors(Path(path))
-    if not any(name.startswith("natural.") for name in tensors):
+    if not _is_afine(tensors):
         raise DataError(
             f"{path}: no A-FINE weights (found {_sample(tensors)}); a CLIP file holds only the "
             "backbone: name it as afine.model.backbone and train"
@@ -49,6 +49,15 @@ def load(path: str | Path) -> AFine:
     model = AFine(shape, hidden=len(tensors["natural.proj_feat.weight"]))
     _fill(model, tensors, where=str(path))
     return model.eval()
+
+
+def is_afine_file(path: str | Path) -> bool:
+    """Whether a file of weights is a whole A-FINE, not only a CLIP."""
+    return _is_afine(read_tensors(Path(path))[0])
+
+
+def _is_afine(tensors: Mapping[str, Tensor]) -> bool:
+    return any(name.startswith("natural.") for name in tensors)
 
 
 def load_backbone(model: AFine, path: str | Path) -> None:
@@ -100,7 +109,7 @@ def to_official(model: AFine, clip: str | Path | None = None) -> dict[str, dict[
 
 def _official(model: AFine) -> dict[str, Tensor]:
     """All weights under their official names."""
-    named = {
+    named: dict[str, Tensor] = {
         f"finetuned_clip.{VISUAL}{name}": value for name, value in model.backbone.named_parameters()
     }
     for ours, theirs in _MODULES.items():

@@ -1,0 +1,1 @@
+"""Readers of image-quality databases in the form in which their authors publish them."""
