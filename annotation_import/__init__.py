@@ -18,7 +18,7 @@ _HOME = {
     "export_votes": "annotation_import.export",
 }
 
-__all__ = sorted(_HOME)  # noqa: PLE0605
+__all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> Any:

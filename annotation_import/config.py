@@ -191,6 +191,14 @@ class AnnotationsConfig(Section):
     quality: QualityConfig = QualityConfig()
     simulate: SimulateConfig = SimulateConfig()
 
+    @model_validator(mode="after")
+    def _check_layout(self) -> Self:
+        if self.source == SIMULATED and self.layout != "diffiqa":
+            raise ValueError(
+                f"source 'simulate' writes the layout diffiqa; found layout: {self.layout}"
+            )
+        return self
+
 
 SIMULATE = StageSpec(
     name="annotation_import simulate",
@@ -200,7 +208,7 @@ SIMULATE = StageSpec(
 
 IMPORT = StageSpec(
     name="annotation_import import",
-    module="annotation_import.importing",
+    module="annotation_import.stage",
     sections={
         "seed": None,
         "annotations.table": TableConfig,

@@ -1,0 +1,65 @@
+"""The one votes table: a row is one answer of one person about one pair of images.
+
+`label` is always relative to the test image (1: test better than what it is compared with,
+0: similar, -1: worse). The other image is the reference `ref_id`, or, in a paired
+comparison of two test images of one content, `test_id_2`.
+
+A `slot` (A, B, C) is a place for a vote in a label tree; a `rater_id` is a person. In the
+released sets many people share a slot, so one never stands in for the other silently.
+"""
+
+from collections.abc import Iterable
+
+import polars as pl
+
+LABEL_NAMES: dict[int, str] = {-1: "worse", 0: "similar", 1: "better"}
+
+VOTE_SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
+    "study": pl.String,
+    "ref_id": pl.String,
+    "test_id": pl.String,
+    "test_id_2": pl.String,  # null unless two test images are compared
+    "rater_id": pl.String,  # null where the source names no person
+    "slot": pl.String,  # null where the source has no slots
+    "label": pl.Int8,
+    "shown_left": pl.String,  # ref | test | test_2, null where unknown
+    "started": pl.String,  # as written in the source, no time zone
+    "ended": pl.String,
+    "time_s": pl.Float64,  # answer time of the trial, seconds
+    "kind": pl.String,  # real | repeat | gold | train; only real votes decide labels
+    "is_synthetic": pl.Boolean,
+    "source_file": pl.String,  # relative to the source
+    "source_row": pl.Int64,  # line or row, from 1; null where one file is one vote
+}
+PAIR_KEY = ["study", "ref_id", "test_id", "test_id_2"]
+KINDS = ("real", "repeat", "gold", "train")
+SIDES = ("ref", "test", "test_2")
+
+# everything that tells votes apart, in the order of the written table
+_ORDER = [*PAIR_KEY, "slot", "rater_id", "kind", "source_file", "source_row", "started"]
+
+
+def complete(frame: pl.DataFrame) -> pl.DataFrame:
+    """Return `frame` with every column of the votes table, typed and in order; absent ones null."""
+    defaults: dict[str, pl.Expr] = {
+        name: pl.lit(None, dtype=kind).alias(name) for name, kind in VOTE_SCHEMA.items()
+    }
+    defaults["kind"] = pl.lit("real").alias("kind")
+    defaults["is_synthetic"] = pl.lit(False).alias("is_synthetic")
+    return frame.select(
+        pl.col(name).cast(kind) if name in frame.columns else defaults[name]
+        for name, kind in VOTE_SCHEMA.items()
+    )
+
+
+def gather(frames: Iterable[pl.DataFrame]) -> pl.DataFrame:
+    """Join partial tables into one votes table in its fixed order, whatever the reading order."""
+    parts = [complete(frame) for frame in frames]
+    if not parts:
+        return pl.DataFrame(schema=VOTE_SCHEMA)
+    return sort_votes(pl.concat(parts))
+
+
+def sort_votes(votes: pl.DataFrame) -> pl.DataFrame:
+    """Sort by pair, then by slot, rater and place in the source."""
+    return votes.sort(_ORDER, nulls_last=False, maintain_order=True)
