@@ -10,7 +10,7 @@ _PUBLIC = {
     "denoise_latents": "enhancer.sample.engine",
     "wavelet_color_fix": "enhancer.sample.color",
 }
-__all__ = ["denoise_latents", "wavelet_color_fix"]  # noqa: F822
+__all__ = ["denoise_latents", "wavelet_color_fix"]
 
 
 def __getattr__(name: str) -> Any:

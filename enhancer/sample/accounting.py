@@ -1,0 +1,185 @@
+"""What sampling costs: rates and occupancy while it runs, and a prediction before it starts.
+
+Written to `samples/metrics/{shard}.jsonl`. A network evaluation is one ControlNet + UNet pass
+over one latent tile with one prompt; an image takes steps x tiles x prompt halves of them.
+"""
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import torch
+
+from enhancer.sample.planned import CROP_COLUMNS, distinct_steps, evaluations, solver_level
+from enhancer.sample.tiles import Tiling
+from runtime.metrics import MetricsLog, read_metrics
+from runtime.progress import Progress
+from runtime.tables import read_table
+
+_EVERY_S = 30.0
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Predicted work of some planned images.
+
+    Attributes:
+        images: how many.
+        steps: solver steps of all of them.
+        evaluations: network evaluations of all of them.
+    """
+
+    images: int
+    steps: int
+    evaluations: int
+
+
+def cost_of(root: Path, plan: pl.DataFrame, tiling: Tiling) -> Cost:
+    """Add up the work of planned images, from the plan and the crops' sizes alone."""
+    crops = read_table(root / "crops/crops.parquet", columns=CROP_COLUMNS, what="table of crops")
+    sizes = dict(crops.select("crop_id", "size_px").iter_rows())
+    columns = ("crop_id", "init", "steps", "level", "upscale", "guidance")
+    steps = calls = 0
+    for row in plan.select(columns).iter_rows(named=True):
+        steps += distinct_steps(row["steps"], solver_level(row))
+        calls += evaluations(row, sizes[row["crop_id"]], tiling)
+    return Cost(plan.height, steps, calls)
+
+
+def measured_rate(root: Path) -> float | None:
+    """Seconds per network evaluation of the latest finished run of a shard, if there is one."""
+    rows = [
+        row
+        for path in sorted((root / "samples/metrics").glob("*.jsonl"))
+        for row in read_metrics(path)
+        if row.get("event") == "summary" and row.get("seconds_per_evaluation")
+    ]
+    if not rows:
+        return None
+    return float(max(rows, key=lambda row: float(row["time_s"]))["seconds_per_evaluation"])
+
+
+def prediction_lines(costs: Iterable[tuple[str, Cost]], rate: float | None) -> list[str]:
+    """Word a prediction: images, steps, evaluations and device-hours of each part."""
+    lines = []
+    for name, cost in costs:
+        text = (
+            f"{name}: {cost.images:,} images, {cost.steps:,} denoising steps, "
+            f"{cost.evaluations:,} network evaluations"
+        )
+        if rate is not None:
+            hours = cost.evaluations * rate / 3600
+            text += f", {hours:,.2f} device-hours at {rate:.3g} s an evaluation"
+        lines.append(text)
+    if rate is None:
+        lines.append(
+            "no rate known: set enhancer.sample.seconds_per_evaluation, or run one shard first"
+        )
+    return lines
+
+
+class Meter:
+    """Counts steps, evaluations and images of one run of a shard.
+
+    Args:
+        path: metrics file.
+        shard: number of the shard.
+        peak_tflops: peak rate of the device; None: a matrix product is timed on a GPU.
+        total_evaluations: predicted evaluations of the shard, for the time left.
+    """
+
+    def __init__(
+        self, path: Path, shard: int, *, peak_tflops: float | None, total_evaluations: int
+    ) -> None:
+        self._log, self._shard = MetricsLog(path), shard
+        self._peak_flops = peak_tflops * 1e12 if peak_tflops else None
+        self._total_evaluations = total_evaluations
+        self._flops_per_evaluation = 0
+        self._images = self._failed = self._steps = self._slot_steps = self._evaluations = 0
+        self._useful_flops = 0
+        self._progress: Progress | None = None
+
+    def started(self, total: int, done: int, device: torch.device, dtype: torch.dtype) -> None:
+        """Begin to measure."""
+        if self._peak_flops is None and device.type == "cuda":
+            self._peak_flops = matmul_rate(device, dtype)
+        self._progress = Progress(total, f"sample shard {self._shard}", unit="image", done=done)
+        self._start_s = self._line_s = time.monotonic()
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+        self._log.write(
+            event="start", shard=self._shard, device=name, dtype=str(dtype), images=total, done=done
+        )
+
+    def counted(self, flops: int) -> None:
+        """Take note of the operations of one evaluation at the present latent size."""
+        self._flops_per_evaluation = flops
+
+    def stepped(self, active: int, slots: int, evaluations: int) -> None:
+        """Count one step of the slots."""
+        self._steps += active
+        self._slot_steps += slots
+        self._evaluations += evaluations
+        self._useful_flops += evaluations * self._flops_per_evaluation
+        if time.monotonic() - self._line_s >= _EVERY_S:
+            self._line_s = time.monotonic()
+            self._log.write(event="progress", **self.rates())
+
+    def imaged(self, count: int, failed: int) -> None:
+        """Count images that are through."""
+        self._images += count
+        self._failed += failed
+        if self._progress is not None:
+            note = f"{self.rates()['occupancy']:.0%} of slots busy"
+            self._progress.advance(count, dropped=failed, note=note)
+
+    def closed(self) -> None:
+        """Write the summary."""
+        if self._progress is not None:
+            self._progress.close()
+            self._log.write(event="summary", **self.rates())
+
+    def rates(self) -> dict[str, Any]:
+        """What was measured since the start."""
+        elapsed_s = max(time.monotonic() - self._start_s, 1e-9)
+        flops_per_s = self._useful_flops / elapsed_s
+        per_evaluation = elapsed_s / self._evaluations if self._evaluations else None
+        left = max(0, self._total_evaluations - self._evaluations)
+        return {
+            "shard": self._shard,
+            "elapsed_s": round(elapsed_s, 3),
+            "images": self._images,
+            "failed": self._failed,
+            "steps": self._steps,
+            "evaluations": self._evaluations,
+            "images_per_s": self._images / elapsed_s,
+            "steps_per_s": self._steps / elapsed_s,
+            "seconds_per_evaluation": per_evaluation,
+            "occupancy": self._steps / max(1, self._slot_steps),
+            "flops_per_s": flops_per_s,
+            "peak_flops_per_s": self._peak_flops,
+            "peak_share": flops_per_s / self._peak_flops if self._peak_flops else None,
+            "device_hours": elapsed_s / 3600,
+            "eta_s": None if per_evaluation is None else round(left * per_evaluation, 1),
+        }
+
+
+def matmul_rate(device: torch.device, dtype: torch.dtype, *, side: int = 8192) -> float:
+    """Time a large matrix product; returns floating-point operations per second."""
+    left = torch.randn((side, side), device=device).to(dtype)
+    for _ in range(3):
+        torch.mm(left, left)
+    _synchronize(device)
+    start_s = time.perf_counter()
+    repeats = 10
+    for _ in range(repeats):
+        torch.mm(left, left)
+    _synchronize(device)
+    return 2 * side**3 * repeats / (time.perf_counter() - start_s)
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

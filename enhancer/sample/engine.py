@@ -1,0 +1,392 @@
+"""Continuous batching: a fixed number of slots, refilled as soon as an image is done.
+
+Images differ in their number of solver steps, so a batch of equal jobs does not exist. Every
+slot follows its own schedule; a finished slot is handed to a background thread for decoding
+and holds the next image before the next step. Longest jobs go first, so that the slots run
+empty together.
+
+Reproducibility: the noise of an image comes with its input, and rows of a batch do not
+depend on their neighbours. On a CPU the engine checks that they do not depend on their
+position either (torch's elementwise kernels treat the last few elements of an odd-sized
+batch differently) and evaluates row by row where they do; an image is then bitwise the same
+whatever shares the batch. Another number of slots, or a GPU, changes results within rounding
+(1e-5 of the latent's maximum in float32).
+"""
+
+import logging
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from itertools import groupby, islice
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from enhancer.sample import unipc
+from enhancer.sample.background import Background
+from enhancer.sample.board import Job, JobInput, Parked, SlotBoard
+from enhancer.sample.nets import PromptedNets, stack_prompts
+from enhancer.sample.tiles import Tiling
+from runtime.errors import DataError, ResourceError
+
+_log = logging.getLogger(__name__)
+_CHECK_EVERY_STEPS = 50
+_CPU_SLOTS = 8
+_MEMORY_SHARE = 0.85
+DEFAULT_TILING = Tiling()
+
+
+class Port(Protocol):
+    """What the engine asks of its caller; `load` and `finish` run in background threads."""
+
+    def load(self, job: Job) -> JobInput:
+        """Read, encode and noise a job's input."""
+
+    def finish(self, job: Job, latent: Tensor) -> None:
+        """Take a denoised latent, float32 [C, height, width], finite."""
+
+    def fail(self, job: Job, reason: str, detail: str) -> None:
+        """Take note of a job that cannot be done."""
+
+
+class Watch(Protocol):
+    """Who is told what the engine does."""
+
+    def stepped(self, active: int, slots: int, evaluations: int) -> None:
+        """`active` of `slots` slots advanced, by `evaluations` network evaluations."""
+
+    def counted(self, flops: int) -> None:
+        """One network evaluation takes `flops` floating-point operations."""
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """How the engine works; only `final_sigma` and `tiling` change results beyond rounding.
+
+    Attributes:
+        slots: latent tiles side by side; 0: found once from free memory.
+        max_slots: upper limit when found from free memory.
+        workers: background threads; 0: none.
+        reserve_bytes: device memory to leave for the background.
+        final_sigma: noise level after the last step.
+        tiling: size of latent tiles.
+    """
+
+    slots: int = 0
+    max_slots: int = 32
+    workers: int = 1
+    reserve_bytes: int = 0
+    final_sigma: unipc.FinalSigma = "sigma_min"
+    tiling: Tiling = DEFAULT_TILING
+
+
+@dataclass
+class _Pass:
+    """Jobs of one latent size on their way through the slots."""
+
+    board: SlotBoard
+    queue: deque[Job]
+    port: Port
+    background: Background
+    should_stop: Callable[[], bool]
+    loads: dict[str, "Future[JobInput]"] = field(default_factory=dict)
+    steps: int = 0
+
+
+class Engine:
+    """Denoise jobs of any mix of steps, levels and sizes.
+
+    Args:
+        nets: the networks with their prompt table.
+        noise: the networks' training schedule.
+        options: see there.
+        channels: of the latent.
+        watch: is told of every step.
+    """
+
+    def __init__(
+        self,
+        nets: PromptedNets,
+        noise: unipc.NoiseSchedule,
+        options: EngineOptions,
+        *,
+        channels: int = 4,
+        watch: Watch | None = None,
+    ) -> None:
+        self._nets, self._noise, self._options = nets, noise, options
+        self._channels, self._watch = channels, watch
+        self._slots = options.slots
+        self._parked: dict[str, Parked] = {}
+
+    @torch.inference_mode()
+    def run(
+        self,
+        jobs: Iterable[Job],
+        port: Port,
+        *,
+        done: Collection[str] = (),
+        parked: Mapping[str, Parked] | None = None,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> dict[str, Parked]:
+        """Denoise every job; each is loaded, finished or failed through `port`.
+
+        Args:
+            jobs: all jobs, in any order; the batch is shaped by them, also by those done.
+            port: source of inputs and taker of results.
+            done: keys of jobs to leave out.
+            parked: half-denoised jobs of an interrupted run, by key.
+            should_stop: asked before every step; once true, the jobs under way are parked.
+        Returns:
+            The parked jobs, by key; empty unless stopped.
+        Raises:
+            ResourceError: one slot does not fit into the device's memory.
+        """
+        self._parked = dict(parked or {})
+        background = Background(self._options.workers, self._nets.device)
+        try:
+            for group in passes(jobs, self._options.tiling):
+                queue = deque(job for job in group if job.key not in done)
+                while queue and not should_stop():
+                    self._run_until_memory_ends(group, queue, port, background, should_stop)
+            background.finish()
+        finally:
+            background.close()
+        return self._parked
+
+    def _run_until_memory_ends(
+        self,
+        group: Sequence[Job],
+        queue: deque[Job],
+        port: Port,
+        background: Background,
+        should_stop: Callable[[], bool],
+    ) -> None:
+        """Run one pass; when memory ends, put its jobs back and halve the slots."""
+        board: SlotBoard | None = None
+        try:
+            self._slots = self._slots or self._find_slots(group)
+            board = self._board(group, self._slots)
+            self._run_pass(_Pass(board, queue, port, background, should_stop))
+        except torch.OutOfMemoryError:
+            self._halve_slots()
+        if board is not None:
+            self._parked.update(board.park())
+            queue.extendleft(job for job in reversed(board.jobs) if job is not None)
+
+    def _run_pass(self, now: _Pass) -> None:
+        while not now.should_stop():
+            self._refill(now)
+            if not now.board.active:
+                break
+            now.board.step()
+            now.steps += 1
+            if self._watch is not None:
+                active = len(now.board.active)
+                evaluations = active * now.board.evaluations_per_slot
+                self._watch.stepped(active, len(now.board.jobs), evaluations)
+            self._collect(now)
+        for load in now.loads.values():
+            load.cancel()
+
+    def _collect(self, now: _Pass) -> None:
+        """Hand finished latents over, and drop what is no longer finite."""
+        board = now.board
+        finished = board.finished()
+        if finished or now.steps % _CHECK_EVERY_STEPS == 0:
+            for slot in board.nonfinite():
+                job = board.job(slot)
+                board.clear(slot)
+                now.port.fail(job, "non_finite", f"steps {job.steps}, level {job.level}")
+        for slot in finished:
+            if board.jobs[slot] is not None:
+                job, limit = board.job(slot), 2 * len(board.jobs)
+                now.background.post(now.port.finish, job, board.take(slot), limit=limit)
+        now.background.check()
+
+    def _refill(self, now: _Pass) -> None:
+        """Put loaded jobs into free slots; wait for them only if there is nothing else to do."""
+        self._prefetch(now)
+        for slot in now.board.free:
+            while now.queue and now.board.jobs[slot] is None:
+                load = now.loads.get(now.queue[0].key)
+                must_wait = now.steps == 0 or not now.board.active
+                if load is None or not (load.done() or must_wait):
+                    return
+                self._start(now, slot, now.queue.popleft())
+
+    def _prefetch(self, now: _Pass) -> None:
+        """Begin to load as many jobs as there are slots."""
+        for job in islice(now.queue, len(now.board.jobs)):
+            if job.key not in now.loads:
+                now.loads[job.key] = now.background.submit(now.port.load, job)
+
+    def _start(self, now: _Pass, slot: int, job: Job) -> None:
+        try:
+            given = now.loads.pop(job.key).result()
+            schedule = unipc.solver_schedule(
+                self._noise, job.steps, level=job.level, final_sigma=self._options.final_sigma
+            )
+        except DataError as error:
+            now.port.fail(job, "bad_input", str(error))
+            return
+        try:
+            now.board.put(slot, job, given, schedule, self._parked.pop(job.key, None))
+        except torch.OutOfMemoryError:
+            now.board.clear(slot)
+            now.queue.appendleft(job)
+            raise
+
+    def _board(self, group: Sequence[Job], slots: int) -> SlotBoard:
+        """Make the slots of one pass; never more than the pass has jobs."""
+        layout = self._options.tiling.layout(group[0].height, group[0].width)
+        images = min(max(1, slots // len(layout)), len(group))
+
+        def make(max_rows: int) -> SlotBoard:
+            return SlotBoard(
+                self._nets,
+                images,
+                layout=layout,
+                shape=(self._channels, group[0].height, group[0].width),
+                is_guided=group[0].guidance != 1,
+                max_rows=max_rows,
+                max_steps=max(job.steps for job in group),
+            )
+
+        board = make(slots)
+        if self._watch is not None:
+            self._watch.counted(self._nets.count_flops(*board.probe()))
+        if self._nets.device.type == "cpu" and not board.rows_are_alike():
+            _log.info("rows of a batch differ by position; evaluating row by row")
+            board = make(1)
+        return board
+
+    def _halve_slots(self) -> None:
+        if self._slots <= 1:
+            raise ResourceError(
+                f"{self._nets.device}: out of memory with a single slot; use a smaller "
+                "tile_latent_px or dtype, or a device with more memory"
+            ) from None
+        _log.warning("out of memory with %d slots; going on with half", self._slots)
+        self._slots //= 2
+        if self._nets.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _find_slots(self, group: Sequence[Job]) -> int:
+        """Find how many slots fit, from the memory that one and two slots take."""
+        if self._nets.device.type != "cuda":
+            return min(_CPU_SLOTS, self._options.max_slots)
+        with self._nets.eager():
+            one, two = (self._peak_bytes(group, slots) for slots in (1, 2))
+        torch.cuda.empty_cache()
+        free, _ = torch.cuda.mem_get_info(self._nets.device)
+        room = _MEMORY_SHARE * (free - self._options.reserve_bytes) - one
+        slots = 1 + int(max(0.0, room) // max(1, two - one))
+        _log.info("%.1f GB free, %.2f GB a slot: %d fit", free / 1e9, (two - one) / 1e9, slots)
+        return max(1, min(slots, self._options.max_slots))
+
+    def _peak_bytes(self, group: Sequence[Job], slots: int) -> int:
+        torch.cuda.empty_cache()
+        before = torch.cuda.memory_allocated(self._nets.device)
+        torch.cuda.reset_peak_memory_stats(self._nets.device)
+        self._board([*group, *group], slots).step()
+        return int(torch.cuda.max_memory_allocated(self._nets.device) - before)
+
+
+def passes(jobs: Iterable[Job], tiling: Tiling) -> list[list[Job]]:
+    """Group jobs by what shapes a batch, each group's longest jobs first.
+
+    Groups with more tiles come first; within a group the order decides only how evenly the
+    slots run empty.
+    """
+
+    def shape(job: Job) -> tuple[int, int, int, bool]:
+        tiles = len(tiling.layout(job.height, job.width))
+        return (-tiles, job.height, job.width, job.guidance == 1)
+
+    ordered = sorted(jobs, key=lambda job: (shape(job), -job.steps, job.key))
+    return [list(group) for _, group in groupby(ordered, key=shape)]
+
+
+class _Gathered:
+    """Port of `denoise_latents`: inputs at hand, results kept."""
+
+    def __init__(self, inputs: Sequence[JobInput]) -> None:
+        self._inputs = inputs
+        self.latents: list[Tensor | None] = [None] * len(inputs)
+
+    def load(self, job: Job) -> JobInput:
+        return self._inputs[int(job.key)]
+
+    def finish(self, job: Job, latent: Tensor) -> None:
+        self.latents[int(job.key)] = latent
+
+    def fail(self, job: Job, reason: str, detail: str) -> None:
+        raise DataError(f"job {int(job.key)}: {reason}, {detail}")
+
+
+def denoise_latents(
+    unet: nn.Module,
+    controlnet: nn.Module,
+    jobs: Iterable[tuple[Tensor, Tensor, int]],
+    *,
+    prompt_embeds: Tensor,
+    negative_prompt_embeds: Tensor | None = None,
+    guidance_scale: float = 7.5,
+    conditioning_scale: float = 1.0,
+    slots: int = 4,
+    noise: unipc.NoiseSchedule | None = None,
+    final_sigma: unipc.FinalSigma = "sigma_min",
+    tiling: Tiling = DEFAULT_TILING,
+) -> list[Tensor]:
+    """Denoise latents that differ in their number of steps, side by side.
+
+    Args:
+        unet: UNet with pixel-aware attention, in evaluation mode; not modified.
+        controlnet: its ControlNet; not modified.
+        jobs: initial latent, float [4, h, w]; condition, float [3, 8h, 8w] in [0, 1] RGB;
+            steps, >= 1.
+        prompt_embeds: text embedding, [1, tokens, width] or [tokens, width].
+        negative_prompt_embeds: the same for the negative prompt; unused at guidance 1.
+        guidance_scale: strength of the classifier-free guidance.
+        conditioning_scale: weight of the ControlNet residuals.
+        slots: latent tiles denoised side by side.
+        noise: training schedule; Stable Diffusion 1.x by default.
+        final_sigma: noise level after the last step.
+        tiling: latents of a larger area than one tile are tiled.
+    Returns:
+        The final latents, float32 [4, h, w], in the order of `jobs`.
+    Raises:
+        DataError: a shape or a number of steps is wrong, or a latent became non-finite.
+    """
+    if guidance_scale != 1 and negative_prompt_embeds is None:
+        raise DataError(f"guidance_scale {guidance_scale} needs negative_prompt_embeds")
+    negative = prompt_embeds if negative_prompt_embeds is None else negative_prompt_embeds
+    inputs, planned = [], []
+    for index, (latent, image01, steps) in enumerate(jobs):
+        _check_job(index, latent, image01)
+        inputs.append(JobInput(latent.float(), image01))
+        height, width = latent.shape[1:]
+        planned.append(
+            Job(f"{index:08}", steps, None, height, width, guidance_scale, conditioning_scale, 0, 1)
+        )
+    port = _Gathered(inputs)
+    if planned:
+        with torch.inference_mode():
+            nets = PromptedNets(unet, controlnet, stack_prompts([prompt_embeds, negative]))
+        options = EngineOptions(slots, workers=0, final_sigma=final_sigma, tiling=tiling)
+        schedule = noise or unipc.noise_schedule({})
+        channels = int(inputs[0].latent.shape[0])
+        Engine(nets, schedule, options, channels=channels).run(planned, port)
+    # copies, because tensors made in inference mode cannot take part in training
+    return [latent.clone() for latent in port.latents if latent is not None]
+
+
+def _check_job(index: int, latent: Tensor, image01: Tensor) -> None:
+    expected = (3, 8 * latent.shape[-2], 8 * latent.shape[-1]) if latent.ndim == 3 else None
+    if expected is None or tuple(image01.shape) != expected:
+        raise DataError(
+            f"job {index}: latent {tuple(latent.shape)} and image {tuple(image01.shape)} found; "
+            "expected [C, h, w] and [3, 8h, 8w]"
+        )
