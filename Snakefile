@@ -16,7 +16,7 @@ from runtime.errors import PipelineError
 from runtime.stage import stage_key
 from workflow import stages
 from workflow.config import load_config, parse_config
-from workflow.preflight import check_inputs
+from workflow.preflight import check_inputs, photographs_digest
 
 try:
     if workflow.configfiles:

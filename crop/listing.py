@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from crop.config import SourceConfig
 from crop.keys import photo_key
@@ -69,6 +70,21 @@ def list_photos(sources: Sequence[SourceConfig]) -> Listing:
                 f"{source.list_file or ', '.join(source.globs)}; correct path or globs"
             )
     return listing
+
+
+def listing_values(listing: Listing) -> list[dict[str, Any]]:
+    """What stands for the photographs in the stage's fingerprint: names and sizes."""
+    return [
+        {"photo_id": photo.photo_id, "path": photo.path, "bytes": _size(photo.file)}
+        for photo in listing.photos
+    ]
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except OSError:
+        return -1
 
 
 def source_folder(source: SourceConfig) -> Path:

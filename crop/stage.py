@@ -10,11 +10,10 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from crop.assembly import Selection, select, write_shards, write_tables
 from crop.config import CROP, CropConfig, SourceConfig
-from crop.listing import Listing, list_photos
+from crop.listing import Listing, list_photos, listing_values
 from crop.photograph import PhotoRecord, PhotoTask, load_record
 from crop.pool import process_photos
 from crop.rejection import FAILURES, Rejected
@@ -49,7 +48,7 @@ def run_crop(
     if dry_run:
         return
     folder = run.root / "crops"
-    write_json(folder / "listing.json", _listing_values(listing))
+    write_json(folder / "listing.json", listing_values(listing))
     stage = open_stage(
         CROP,
         run,
@@ -71,21 +70,6 @@ def read_sources(run: RunSettings) -> list[SourceConfig]:
         parse_section(SourceConfig, values, where=f"{run.path}: sources.{index}")
         for index, values in enumerate(run.value("sources"))
     ]
-
-
-def _listing_values(listing: Listing) -> list[dict[str, Any]]:
-    """What stands for the photographs in the stage's fingerprint: names and sizes."""
-    return [
-        {"photo_id": photo.photo_id, "path": photo.path, "bytes": _size(photo.file)}
-        for photo in listing.photos
-    ]
-
-
-def _size(file: Path) -> int:
-    try:
-        return file.stat().st_size
-    except OSError:
-        return -1
 
 
 def _read_photos(

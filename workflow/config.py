@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from annotation_import.config import AnnotationsConfig
-from crop.config import CropConfig, SourceConfig
-from degrade.config import DegradeConfig, PlanConfig
 from pydantic import Field, field_validator
 
 from afine.config import AfineConfig
+from annotation_import.config import AnnotationsConfig
+from crop.config import CropConfig, SourceConfig
+from degrade.config import DegradeConfig, PlanConfig
 from enhancer.config import EnhancerConfig
 from report.config import ReportConfig
 from runtime.atomic import write_json

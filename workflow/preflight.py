@@ -9,6 +9,9 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
+from crop.listing import list_photos, listing_values
+from runtime.errors import PipelineError
+from runtime.settings import digest
 from workflow.config import RunConfig
 
 
@@ -43,6 +46,17 @@ def missing_inputs(config: RunConfig) -> Iterator[str]:
             f"enhancer.base_model: '{base}' is not a Stable Diffusion folder (no unet/ in it); "
             "name a diffusers folder, a hub id such as 'owner/name', or 'train'"
         )
+
+
+def photographs_digest(config: RunConfig) -> str:
+    """Hash of the names and sizes of the photographs, so that added or changed ones are seen.
+
+    Empty where a source cannot be listed: a dry run does not need the data.
+    """
+    try:
+        return digest(listing_values(list_photos(config.sources)))
+    except PipelineError:
+        return ""
 
 
 def is_path_like(name: str) -> bool:

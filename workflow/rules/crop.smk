@@ -12,6 +12,7 @@ rule crop:
     threads: CORES
     params:
         key=stage_key(stages.CROP, RUN),
+        photographs=photographs_digest(CONFIG),
         config=CONFIG_FILE,
     shell:
         "python -m crop run --config {params.config} --replace --log {log}"
