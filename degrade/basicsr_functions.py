@@ -1,0 +1,52 @@
+"""basicsr's kernel functions, loaded without the rest of basicsr.
+
+`import basicsr` loads all its networks and fails with current torchvision, which no longer has
+`torchvision.transforms.functional_tensor`. The one module that is needed is loaded from its file,
+with a stand-in for the missing name.
+"""
+
+import importlib.util
+import sys
+from functools import lru_cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from runtime.errors import ResourceError
+
+_MISSING_MODULE = "torchvision.transforms.functional_tensor"
+_LOADED_NAME = "degrade._basicsr_degradations"
+
+
+@lru_cache(maxsize=1)
+def degradations() -> ModuleType:
+    """Load the module `basicsr.data.degradations`.
+
+    Raises:
+        ResourceError: basicsr is not installed.
+    """
+    found = importlib.util.find_spec("basicsr")
+    if found is None or not found.submodule_search_locations:
+        raise ResourceError("basicsr is not installed; run 'make install' (docs/dependencies.md)")
+    register_functional_tensor()
+    path = Path(next(iter(found.submodule_search_locations))) / "data" / "degradations.py"
+    spec = importlib.util.spec_from_file_location(_LOADED_NAME, path)
+    assert spec is not None and spec.loader is not None, f"{path} is no module"
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def register_functional_tensor() -> None:
+    """Offer the module that torchvision dropped, with the one function that basicsr takes."""
+    if _MISSING_MODULE not in sys.modules:
+        module = ModuleType(_MISSING_MODULE)
+        module.rgb_to_grayscale = _rgb_to_grayscale  # type: ignore[attr-defined]
+        sys.modules[_MISSING_MODULE] = module
+
+
+def _rgb_to_grayscale(image: Any, num_output_channels: int = 1) -> Any:
+    """Call torchvision's function of that name, which takes a second to import."""
+    from torchvision.transforms.functional import rgb_to_grayscale
+
+    return rgb_to_grayscale(image, num_output_channels)
