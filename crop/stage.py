@@ -10,6 +10,7 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from crop.assembly import Selection, select, write_shards, write_tables
 from crop.config import CROP, CropConfig, SourceConfig
