@@ -27,4 +27,4 @@ class ReportConfig(Section):
     )
 
 
-WRITE = StageSpec("report write", "report.write", {"report": ReportConfig})
+REPORT = StageSpec("report write", "report.write", {"report": ReportConfig})

@@ -1,0 +1,241 @@
+"""Gather everything that the report shows, and fill the page's template."""
+
+import base64
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import polars as pl
+import yaml
+from markupsafe import Markup
+
+from report import svg
+from report.agreement import agreement
+from report.config import ReportConfig
+from report.curves import Chart, trainings
+from report.environment import environment
+from report.labels import Parameter, columns_by, counts_of, labelled_tests, parameters
+from report.pairs import Pair, data_uri, draw_pairs
+from report.stages import StageCounts, stage_counts
+from report.timings import duration, timings
+from runtime.settings import RunSettings
+
+_TEMPLATES = Path(__file__).parent / "templates"
+_SPLITS = {"train": 0, "val": 1, "test": 2}
+_MAIN_PARAMETERS = ("steps", "level", "init", "is_degraded", "upscale", "k")
+
+
+def render_page(run: RunSettings, settings: ReportConfig) -> str:
+    """Return the whole report as one HTML page that loads nothing from elsewhere."""
+    loader = jinja2.FileSystemLoader(_TEMPLATES)
+    page = jinja2.Environment(
+        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+    page.filters["short"] = svg.number
+    page.filters["duration"] = duration
+    template = page.get_template("page.html")
+    return template.render(
+        style=Markup((_TEMPLATES / "style.css").read_text(encoding="utf-8")),
+        script=Markup((_TEMPLATES / "page.js").read_text(encoding="utf-8")),
+        **page_values(run, settings),
+    )
+
+
+def page_values(run: RunSettings, settings: ReportConfig) -> dict[str, Any]:
+    """Gather the values of the template; what a run has not made yet is left empty."""
+    root = run.root
+    tests = labelled_tests(root)
+    stages = stage_counts(root)
+    found = parameters(tests)
+    main = [item for item in found if item.name in _MAIN_PARAMETERS]
+    times = timings(root, run.values)
+    about = agreement(root)
+    return {
+        "title": settings.title or str(run.values.get("run", root.name)),
+        "notes": settings.notes,
+        "is_synthetic": bool(tests.height and tests["is_synthetic"].any()),
+        "tiles": _tiles(tests, stages, about, root),
+        "stages": stages,
+        "max_rows": settings.max_rejected_rows,
+        "counts": counts_of(tests),
+        "label_bar": _markup(svg.stacked_bar(counts_of(tests), label="labels of all images")),
+        "splits": _splits(tests),
+        "agreement": about,
+        "parameters": [_shown(item) for item in sorted(main, key=_main_order)],
+        "more_parameters": [_shown(item) for item in found if item not in main],
+        "gallery": _gallery(run, tests, settings),
+        "trainings": [
+            {
+                "name": training.name,
+                "main": [_curve(chart) for chart in training.charts if chart.is_main],
+                "more": [_curve(chart) for chart in training.charts if not chart.is_main],
+            }
+            for training in trainings(root)
+        ],
+        "tables": [_table(path) for path in sorted((root / "afine/tables").glob("*.csv"))],
+        "figures": [_figure(path) for path in _figures(root)],
+        "timings": times,
+        "timing_bars": _timing_bars(times),
+        "total_s": sum(timing.wall_s for timing in times),
+        "device_hours": sum(timing.device_hours for timing in times),
+        "config": _config(run),
+        "environment": environment(),
+    }
+
+
+def _markup(text: str) -> Markup:
+    """Mark a chart's text as safe: `svg` escapes every name that it writes."""
+    return Markup(text)
+
+
+def _tiles(
+    tests: pl.DataFrame, stages: Sequence[StageCounts], about: Mapping[str, Any], root: Path
+) -> list[tuple[str, str]]:
+    """The few numbers at the top of the page."""
+    by_name = {stage.name: stage.counts for stage in stages}
+    tiles = []
+    for text, stage in (
+        ("reference crops", "crop run"), ("test images", "enhancer sample"),
+    ):  # fmt: skip
+        if "out" in by_name.get(stage, {}):
+            tiles.append((svg.number(by_name[stage]["out"]), text))
+    if tests.height:
+        tiles.append((svg.number(tests.height), "labelled images"))
+    if about.get("alpha"):
+        tiles.append((f"{about['alpha']['value']:.2f}", "Krippendorff's α"))
+    best = _afine_accuracy(root)
+    if best:
+        tiles.append((best, "A-FINE accuracy"))
+    return tiles
+
+
+def _afine_accuracy(root: Path) -> str:
+    """Average accuracy of A-FINE in the first table that has it."""
+    for path in sorted((root / "afine/tables").glob("*.csv")):
+        header, *rows = _read_csv(path)
+        column = next((i for i, name in enumerate(header) if name.lower() == "average"), None)
+        for row in rows:
+            if column is not None and row[0].lower().startswith("a-fine") and row[column]:
+                return row[column]
+    return ""
+
+
+def _splits(tests: pl.DataFrame) -> list[dict[str, Any]]:
+    if "split" not in tests.columns or not tests.height:
+        return []
+    columns = sorted(columns_by(tests, "split"), key=lambda column: _SPLITS.get(column.name, 9))
+    return [
+        {
+            "name": column.name,
+            "references": tests.filter(pl.col("split") == column.name)["crop_id"].n_unique(),
+            "counts": column.counts,
+            "bar": _markup(svg.stacked_bar(column.counts, label=f"labels of {column.name}")),
+        }
+        for column in columns
+    ]
+
+
+def _main_order(item: Parameter) -> int:
+    return _MAIN_PARAMETERS.index(item.name)
+
+
+def _shown(item: Parameter) -> dict[str, Any]:
+    words = item.name.removeprefix("is_").replace("_", " ").replace(".", ": ")
+    return {
+        "name": {"level": "noise level", "k": "number of the image"}.get(words, words),
+        "n": item.n,
+        "rho": item.rank_correlation,
+        "chart": _markup(svg.stacked_columns(item.columns, label=f"label against {words}")),
+    }
+
+
+def _gallery(
+    run: RunSettings, tests: pl.DataFrame, settings: ReportConfig
+) -> dict[str, list[dict[str, Any]]]:
+    groups: dict[str, list[dict[str, Any]]] = {"worse": [], "similar": [], "better": []}
+    for pair in draw_pairs(run.root, tests, settings.pairs_per_label, run.seed):
+        groups[pair.label].append(_shown_pair(pair, settings))
+    return {name: pairs for name, pairs in groups.items() if pairs}
+
+
+def _shown_pair(pair: Pair, settings: ReportConfig) -> dict[str, Any]:
+    row = pair.row
+    votes = f"{row['n_worse']} worse, {row['n_similar']} similar, {row['n_better']} better"
+    facts = [f"{row['steps']} steps", f"init {row['init']}"]
+    if row.get("level") is not None:
+        facts.append(f"level {row['level']}")
+    facts.append("degraded input" if row.get("is_degraded") else "clean input")
+    if (row.get("upscale") or 1) != 1:
+        facts.append(f"enlarged x{row['upscale']:g}")
+    reference, test = (
+        data_uri(
+            image, max_px=settings.max_image_px, image_format=settings.image_format,
+            quality=settings.image_quality,
+        )
+        for image in (pair.reference_u8, pair.test_u8)
+    )  # fmt: skip
+    return {
+        "id": pair.test_id, "votes": votes, "facts": ", ".join(facts),
+        "reference": reference, "test": test,
+    }  # fmt: skip
+
+
+def _curve(chart: Chart) -> dict[str, Any]:
+    return {
+        "title": chart.title,
+        "legend": [(line.name, line.style) for line in chart.lines if not line.is_faint],
+        "chart": _markup(svg.lines(chart.lines, label=chart.title, x_name=chart.x_name)),
+    }
+
+
+def _read_csv(path: Path) -> list[list[str]]:
+    with open(path, encoding="utf-8", newline="") as handle:
+        rows = [row for row in csv.reader(handle) if row]
+    return rows or [[]]
+
+
+def _table(path: Path) -> dict[str, Any]:
+    """Read a table of results; the best number of each column of accuracies is marked."""
+    header, *rows = _read_csv(path)
+    cells = [[_cell(text) for text in row] for row in rows]
+    best: dict[int, float] = {}
+    for index, name in enumerate(header):
+        values = [row[index][1] for row in cells if index < len(row) and row[index][1] is not None]
+        is_count = all(value is not None and float(value).is_integer() for value in values)
+        if index and len(values) > 1 and not is_count and "pairs" not in name.lower():
+            best[index] = max(value for value in values if value is not None)
+    return {"name": path.stem.replace("_", " "), "header": header, "rows": cells, "best": best}
+
+
+def _cell(text: str) -> tuple[str, float | None]:
+    try:
+        value = float(text)
+    except ValueError:
+        return text, None
+    return (text if len(text) <= 6 else f"{value:.4g}"), value
+
+
+def _figures(root: Path) -> list[Path]:
+    return sorted((root / "afine/figures").glob("*.svg"))
+
+
+def _figure(path: Path) -> dict[str, str]:
+    text = base64.b64encode(path.read_bytes()).decode("ascii")
+    return {"name": path.stem.replace("_", " "), "uri": f"data:image/svg+xml;base64,{text}"}
+
+
+def _timing_bars(times: Sequence[Any]) -> Markup:
+    rows = [(t.rule.replace("_", " "), t.wall_s, duration(t.wall_s)) for t in times]
+    return _markup(svg.bars(rows, label="wall-clock time of each step"))
+
+
+def _config(run: RunSettings) -> list[tuple[str, str]]:
+    """The resolved configuration, section by section, as YAML."""
+    return [
+        (name, yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=88).strip())
+        for name, value in run.values.items()
+        if isinstance(value, (Mapping, list)) and value
+    ]

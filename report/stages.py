@@ -1,0 +1,113 @@
+"""What each stage took in, put out and left out, from the manifests of a run."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from runtime.atomic import read_json
+from runtime.errors import DataError
+
+# only these places: an annotation tree may hold half a million .json files
+_MANIFESTS = (
+    "crops/manifest.json", "plan.manifest.json", "degraded/degraded-*.json",
+    "base/manifest.json", "enhancer/manifest.json", "samples/samples-*.json",
+    "annotations/*manifest.json", "dataset/manifest.json", "afine/*manifest.json",
+    "afine/phase*/manifest.json",
+)  # fmt: skip
+_UNITS = {
+    "crop run": "crops", "degrade plan": "test images", "degrade apply": "images",
+    "enhancer sample": "test images", "shards write": "test images",
+}  # fmt: skip
+
+
+@dataclass
+class StageCounts:
+    """What one stage did, over all of its shards.
+
+    Attributes:
+        name: stage and verb.
+        shards: number of manifests.
+        counts: plain numbers of the manifests, summed.
+        rejected: rejected items by reason.
+        left_out: items left out on purpose by reason.
+        rows: rejected items: key, reason, detail.
+        unit: what is counted, if known.
+    """
+
+    name: str
+    shards: int = 0
+    counts: Counter[str] = field(default_factory=Counter)
+    rejected: Counter[str] = field(default_factory=Counter)
+    left_out: Counter[str] = field(default_factory=Counter)
+    rows: list[Mapping[str, str]] = field(default_factory=list)
+    unit: str = ""
+
+    def add(self, manifest: Mapping[str, Any]) -> None:
+        """Add one manifest's counts."""
+        self.shards += 1
+        for name, value in dict(manifest.get("counts", {})).items():
+            if name == "rejected":
+                self.rejected.update(_reasons(value))
+            elif name == "left_out":
+                self.left_out.update(_reasons(value))
+            elif isinstance(value, (int, float)) and not isinstance(value, bool):
+                self.counts[name] += value  # type: ignore[assignment]
+        rows = manifest.get("rejected", [])
+        self.rows += [row for row in rows if isinstance(row, Mapping)]
+
+    @property
+    def others(self) -> dict[str, float]:
+        """Counts beside in and out."""
+        return {name: n for name, n in self.counts.items() if name not in {"in", "out"}}
+
+
+def stage_counts(root: Path) -> list[StageCounts]:
+    """Read the manifests of a run, in the order of its stages."""
+    found: dict[str, StageCounts] = {}
+    for path in manifest_paths(root):
+        manifest = _read(path)
+        if manifest is None:
+            continue
+        name = str(manifest.get("stage") or path.relative_to(root).parent)
+        stage = found.setdefault(name, StageCounts(name, unit=_UNITS.get(name, "")))
+        stage.add(manifest)
+    if "crop run" in found and not found["crop run"].rows:
+        found["crop run"].rows += _rejected_photographs(root / "crops/rejected.parquet")
+    return list(found.values())
+
+
+def manifest_paths(root: Path) -> Iterator[Path]:
+    """List the manifests of a run, in the order of its stages."""
+    for pattern in _MANIFESTS:
+        yield from sorted(root.glob(pattern))
+
+
+def _read(path: Path) -> Mapping[str, Any] | None:
+    """A manifest, or None for another or an unreadable file: the report shows what there is."""
+    try:
+        manifest = read_json(path)
+    except DataError:
+        return None
+    return manifest if isinstance(manifest, Mapping) and "counts" in manifest else None
+
+
+def _reasons(value: Any) -> dict[str, int]:
+    if isinstance(value, Mapping):
+        return {str(reason): int(n) for reason, n in value.items() if n}
+    return {"rejected": int(value)} if value else {}
+
+
+def _rejected_photographs(path: Path) -> list[dict[str, str]]:
+    if not path.is_file():
+        return []
+    table = pl.read_parquet(path)
+    key = "path" if "path" in table.columns else table.columns[0]
+    return [
+        {"key": Path(str(row[key])).name, "reason": str(row.get("reason", "")),
+         "detail": str(row.get("detail") or "")}
+        for row in table.iter_rows(named=True)
+    ]  # fmt: skip

@@ -1,0 +1,87 @@
+"""How long the steps of a run took, and what they used.
+
+From the benchmark files that Snakemake writes for each job (`benchmarks/<rule>[-<item>].tsv`);
+a run made by hand has none, and the report says so.
+"""
+
+import csv
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+# rules that ask for devices, and the configuration key that says how many
+_DEVICE_RULES = {
+    "enhancer_base": "",
+    "enhancer_train": "enhancer_train_gpus",
+    "enhancer_sample": "",
+    "afine_train": "afine_train_gpus",
+    "afine_evaluate": "",
+}
+
+
+@dataclass
+class Timing:
+    """One rule over all of its jobs.
+
+    Attributes:
+        rule: name of the rule.
+        jobs: number of jobs.
+        wall_s: their wall-clock times, summed, in seconds.
+        longest_s: the longest of them.
+        cpu_s: their processor times, summed, in seconds.
+        memory_mb: the largest resident memory of a job.
+        device_hours: wall-clock hours times devices, for rules that ask for devices.
+    """
+
+    rule: str
+    jobs: int = 0
+    wall_s: float = 0.0
+    longest_s: float = 0.0
+    cpu_s: float = 0.0
+    memory_mb: float = 0.0
+    device_hours: float = 0.0
+
+
+def timings(root: Path, config: Mapping[str, Any]) -> list[Timing]:
+    """Sum the benchmark files of a run by rule, longest first."""
+    found: dict[str, Timing] = {}
+    for path in sorted((root / "benchmarks").glob("*.tsv")):
+        rule = path.stem.partition("-")[0]
+        with open(path, encoding="utf-8", newline="") as handle:
+            for row in csv.DictReader(handle, delimiter="\t"):
+                _add(found.setdefault(rule, Timing(rule)), row, _devices(rule, config))
+    return sorted(found.values(), key=lambda timing: -timing.wall_s)
+
+
+def _add(timing: Timing, row: Mapping[str, Any], devices: int) -> None:
+    wall_s = _number(row.get("s"))
+    timing.jobs += 1
+    timing.wall_s += wall_s
+    timing.longest_s = max(timing.longest_s, wall_s)
+    timing.cpu_s += _number(row.get("cpu_time"))
+    timing.memory_mb = max(timing.memory_mb, _number(row.get("max_rss")))
+    timing.device_hours += wall_s * devices / 3600
+
+
+def _devices(rule: str, config: Mapping[str, Any]) -> int:
+    if rule not in _DEVICE_RULES:
+        return 0
+    return int(config.get("scheduling", {}).get(_DEVICE_RULES[rule], 1))
+
+
+def _number(text: Any) -> float:
+    """Read a number; Snakemake writes "-" or "NA" for what it could not measure."""
+    try:
+        return float(text)
+    except (TypeError, ValueError):
+        return 0.0
+
+
+def duration(seconds: float) -> str:
+    """Write a duration as a person would: 48 s; 3 min 05 s; 2 h 10 min."""
+    if seconds < 60:
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:,} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
