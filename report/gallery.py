@@ -63,7 +63,9 @@ def draw_gallery(
         for place, pair in enumerate(row):
             left = _MARGIN_PX + place * (2 * size_px + 2 + _GAP_PX)
             for offset, image in ((0, pair.reference_u8), (size_px + 2, pair.test_u8)):
-                resized = Image.fromarray(image).resize((size_px, size_px), Image.Resampling.LANCZOS)
+                resized = Image.fromarray(image).resize(
+                    (size_px, size_px), Image.Resampling.LANCZOS
+                )
                 canvas.paste(resized, (left + offset, top + _LINE_PX))
     return np.asarray(canvas, dtype=np.uint8)
 

@@ -2,6 +2,7 @@
 
 import base64
 import csv
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,16 @@ from runtime.settings import RunSettings
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _SPLITS = {"train": 0, "val": 1, "test": 2}
-_MAIN_PARAMETERS = ("steps", "level", "init", "is_degraded", "upscale", "k")
+_MAIN_PARAMETERS = ("steps", "level", "init", "is_degraded", "upscale")
+
+_PARAMETER_WORDS = {
+    "degraded": "degraded input", "init": "initial noise", "k": "number of the image",
+    "level": "noise level", "upscale": "enlargement of the input",
+}  # fmt: skip
+_TIES = {
+    "drop": "ties get no label", "similar": "ties count as similar",
+    "dawid_skene": "ties are resolved with a Dawid-Skene model",
+}  # fmt: skip
 
 
 def render_page(run: RunSettings, settings: ReportConfig) -> str:
@@ -64,6 +74,7 @@ def page_values(run: RunSettings, settings: ReportConfig) -> dict[str, Any]:
         "label_bar": _markup(svg.stacked_bar(counts_of(tests), label="labels of all images")),
         "splits": _splits(tests),
         "agreement": about,
+        "ties": _TIES,
         "parameters": [_shown(item) for item in sorted(main, key=_main_order)],
         "more_parameters": [_shown(item) for item in found if item not in main],
         "gallery": _gallery(run, tests, settings),
@@ -145,7 +156,7 @@ def _main_order(item: Parameter) -> int:
 def _shown(item: Parameter) -> dict[str, Any]:
     words = item.name.removeprefix("is_").replace("_", " ").replace(".", ": ")
     return {
-        "name": {"level": "noise level", "k": "number of the image"}.get(words, words),
+        "name": _PARAMETER_WORDS.get(words, words),
         "n": item.n,
         "rho": item.rank_correlation,
         "chart": _markup(svg.stacked_columns(item.columns, label=f"label against {words}")),
@@ -169,7 +180,7 @@ def _shown_pair(pair: Pair, settings: ReportConfig) -> dict[str, Any]:
         facts.append(f"level {row['level']}")
     facts.append("degraded input" if row.get("is_degraded") else "clean input")
     if (row.get("upscale") or 1) != 1:
-        facts.append(f"enlarged x{row['upscale']:g}")
+        facts.append(f"enlarged ×{row['upscale']:g}")
     reference, test = (
         data_uri(
             image, max_px=settings.max_image_px, image_format=settings.image_format,
@@ -207,7 +218,13 @@ def _table(path: Path) -> dict[str, Any]:
         is_count = all(value is not None and float(value).is_integer() for value in values)
         if index and len(values) > 1 and not is_count and "pairs" not in name.lower():
             best[index] = max(value for value in values if value is not None)
-    return {"name": path.stem.replace("_", " "), "header": header, "rows": cells, "best": best}
+    return {"name": _title(path), "header": header, "rows": cells, "best": best}
+
+
+def _title(path: Path) -> str:
+    """Turn a file's name into a heading: table2.csv -> Table 2."""
+    words = re.sub(r"(?<=[a-z])(?=\d)", " ", path.stem).replace("_", " ")
+    return words[:1].upper() + words[1:]
 
 
 def _cell(text: str) -> tuple[str, float | None]:
@@ -224,7 +241,7 @@ def _figures(root: Path) -> list[Path]:
 
 def _figure(path: Path) -> dict[str, str]:
     text = base64.b64encode(path.read_bytes()).decode("ascii")
-    return {"name": path.stem.replace("_", " "), "uri": f"data:image/svg+xml;base64,{text}"}
+    return {"name": _title(path), "uri": f"data:image/svg+xml;base64,{text}"}
 
 
 def _timing_bars(times: Sequence[Any]) -> Markup:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
+_LETTER_PX = 5.6
 LABELS = ("worse", "similar", "better")
 
 
@@ -68,6 +69,7 @@ def stacked_columns(columns: Sequence[Column], *, label: str) -> str:
     room = height - top - bottom
     step = (width - 8) / max(len(columns), 1)
     bar = min(step * 0.82, 64)
+    is_turned = any(len(column.name) * _LETTER_PX > step for column in columns)
     parts = [_open(width, height, label)]
     for index, column in enumerate(columns):
         left = 4 + step * index + (step - bar) / 2
@@ -84,17 +86,16 @@ def stacked_columns(columns: Sequence[Column], *, label: str) -> str:
                 )
         middle = left + bar / 2
         parts.append(f'<text class="n" x="{middle:.1f}" y="{top - 4}">{total:,}</text>')
-        parts.append(_tick(column.name, middle, top + room + 14, step))
+        parts.append(_tick(column.name, middle, top + room + 14, is_turned))
     return "".join(parts) + "</svg>"
 
 
-def _tick(text: str, x: float, y: float, room: float) -> str:
-    """A label below a column, turned when it is too long for its place."""
-    if len(text) * 5.6 <= room:
+def _tick(text: str, x: float, y: float, is_turned: bool) -> str:
+    if not is_turned:
         return f'<text class="tick" x="{x:.1f}" y="{y}">{escape(text)}</text>'
     return (
-        f'<text class="tick turned" x="{x + 3:.1f}" y="{y - 4}" '
-        f'transform="rotate(-28 {x + 3:.1f} {y - 4})">{escape(text)}</text>'
+        f'<text class="tick turned" x="{x + 4:.1f}" y="{y - 4}" '
+        f'transform="rotate(-28 {x + 4:.1f} {y - 4})">{escape(text)}</text>'
     )
 
 

@@ -1,12 +1,11 @@
 """`report write`: `report.html` of a run."""
 
-from runtime.atomic import write_text
-from runtime.settings import RunSettings
-from runtime.stage import open_stage
-
 from report.config import REPORT, ReportConfig
 from report.page import render_page
 from report.stages import manifest_paths, stage_counts
+from runtime.atomic import write_text
+from runtime.settings import RunSettings
+from runtime.stage import open_stage
 
 
 def write_report(run: RunSettings, *, replace: bool = False, dry_run: bool = False) -> None:

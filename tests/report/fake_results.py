@@ -40,7 +40,9 @@ def _write_metrics(root: Path) -> None:
         loss = 0.2 + 0.8 * math.exp(-step / 90) + float(draw.normal(0, 0.05))
         enhancer.append({"phase": "train", "step": step, "loss": loss, "lr": 5e-5, "time_s": step})
         if step % 50 == 0:
-            enhancer.append({"phase": "val", "step": step, "loss": loss + 0.03, "psnr": 18 + step / 90})
+            enhancer.append(
+                {"phase": "val", "step": step, "loss": loss + 0.03, "psnr": 18 + step / 90}
+            )
     _jsonl(root / "enhancer/metrics.jsonl", enhancer)
     afine = [
         {"phase": f"phase{phase}", "kind": kind, "iteration": i, "loss": 0.7 * math.exp(-i / 40 / phase)}
