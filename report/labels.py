@@ -9,6 +9,7 @@ import polars as pl
 from report.svg import Column
 
 _VALUES = (-1, 0, 1)
+_TO = "\N{EN DASH}"
 _BINS = 8
 _FEW = 7
 _NOT_A_PARAMETER = frozenset(
@@ -72,7 +73,7 @@ def parameters(table: pl.DataFrame) -> list[Parameter]:
 
 
 def _flat_columns(table: pl.DataFrame) -> Iterator[tuple[str, pl.DataFrame]]:
-    """Yield each scalar parameter with its labels, as columns `value` and `label`; looks into structs."""
+    """Yield each scalar parameter, also those inside structs, as columns `value` and `label`."""
     waiting = [(name, pl.col(name)) for name in table.columns if name not in _NOT_A_PARAMETER]
     while waiting:
         name, expression = waiting.pop(0)
@@ -117,7 +118,7 @@ def _binned(part: pl.DataFrame) -> tuple[Column, ...]:
         if not is_last:
             inside &= pl.col("value") < edges[index + 1]
         group = ordered.filter(inside)
-        name = f"{_text(group['value'].min())}–{_text(group['value'].max())}"
+        name = f"{_text(group['value'].min())}{_TO}{_text(group['value'].max())}"
         columns.append(Column(name, counts_of(group)))
     return tuple(columns)
 

@@ -1,8 +1,5 @@
 """Gather everything that the report shows, and fill the page's template."""
 
-import base64
-import csv
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,9 +17,17 @@ from report.environment import environment
 from report.labels import Parameter, columns_by, counts_of, labelled_tests, parameters
 from report.pairs import Pair, data_uri, draw_pairs
 from report.stages import StageCounts, stage_counts
+from report.tables import (
+    afine_accuracy,
+    figure_files,
+    read_figure,
+    read_result,
+    result_files,
+)
 from report.timings import duration, timings
 from runtime.settings import RunSettings
 
+_ALPHA, _TIMES = "\N{GREEK SMALL LETTER ALPHA}", "\N{MULTIPLICATION SIGN}"
 _TEMPLATES = Path(__file__).parent / "templates"
 _SPLITS = {"train": 0, "val": 1, "test": 2}
 _MAIN_PARAMETERS = ("steps", "level", "init", "is_degraded", "upscale")
@@ -86,8 +91,8 @@ def page_values(run: RunSettings, settings: ReportConfig) -> dict[str, Any]:
             }
             for training in trainings(root)
         ],
-        "tables": [_table(path) for path in sorted((root / "afine/tables").glob("*.csv"))],
-        "figures": [_figure(path) for path in _figures(root)],
+        "tables": [read_result(path) for path in result_files(root)],
+        "figures": [read_figure(path) for path in figure_files(root)],
         "timings": times,
         "timing_bars": _timing_bars(times),
         "total_s": sum(timing.wall_s for timing in times),
@@ -116,22 +121,11 @@ def _tiles(
     if tests.height:
         tiles.append((svg.number(tests.height), "labelled images"))
     if about.get("alpha"):
-        tiles.append((f"{about['alpha']['value']:.2f}", "Krippendorff's α"))
-    best = _afine_accuracy(root)
+        tiles.append((f"{about['alpha']['value']:.2f}", f"Krippendorff's {_ALPHA}"))
+    best = afine_accuracy(root)
     if best:
         tiles.append((best, "A-FINE accuracy"))
     return tiles
-
-
-def _afine_accuracy(root: Path) -> str:
-    """Average accuracy of A-FINE in the first table that has it."""
-    for path in sorted((root / "afine/tables").glob("*.csv")):
-        header, *rows = _read_csv(path)
-        column = next((i for i, name in enumerate(header) if name.lower() == "average"), None)
-        for row in rows:
-            if column is not None and row[0].lower().startswith("a-fine") and row[column]:
-                return row[column]
-    return ""
 
 
 def _splits(tests: pl.DataFrame) -> list[dict[str, Any]]:
@@ -180,7 +174,7 @@ def _shown_pair(pair: Pair, settings: ReportConfig) -> dict[str, Any]:
         facts.append(f"level {row['level']}")
     facts.append("degraded input" if row.get("is_degraded") else "clean input")
     if (row.get("upscale") or 1) != 1:
-        facts.append(f"enlarged ×{row['upscale']:g}")
+        facts.append(f"enlarged {_TIMES}{row['upscale']:g}")
     reference, test = (
         data_uri(
             image, max_px=settings.max_image_px, image_format=settings.image_format,
@@ -200,48 +194,6 @@ def _curve(chart: Chart) -> dict[str, Any]:
         "legend": [(line.name, line.style) for line in chart.lines if not line.is_faint],
         "chart": _markup(svg.lines(chart.lines, label=chart.title, x_name=chart.x_name)),
     }
-
-
-def _read_csv(path: Path) -> list[list[str]]:
-    with open(path, encoding="utf-8", newline="") as handle:
-        rows = [row for row in csv.reader(handle) if row]
-    return rows or [[]]
-
-
-def _table(path: Path) -> dict[str, Any]:
-    """Read a table of results; the best number of each column of accuracies is marked."""
-    header, *rows = _read_csv(path)
-    cells = [[_cell(text) for text in row] for row in rows]
-    best: dict[int, float] = {}
-    for index, name in enumerate(header):
-        values = [row[index][1] for row in cells if index < len(row) and row[index][1] is not None]
-        is_count = all(value is not None and float(value).is_integer() for value in values)
-        if index and len(values) > 1 and not is_count and "pairs" not in name.lower():
-            best[index] = max(value for value in values if value is not None)
-    return {"name": _title(path), "header": header, "rows": cells, "best": best}
-
-
-def _title(path: Path) -> str:
-    """Turn a file's name into a heading: table2.csv -> Table 2."""
-    words = re.sub(r"(?<=[a-z])(?=\d)", " ", path.stem).replace("_", " ")
-    return words[:1].upper() + words[1:]
-
-
-def _cell(text: str) -> tuple[str, float | None]:
-    try:
-        value = float(text)
-    except ValueError:
-        return text, None
-    return (text if len(text) <= 6 else f"{value:.4g}"), value
-
-
-def _figures(root: Path) -> list[Path]:
-    return sorted((root / "afine/figures").glob("*.svg"))
-
-
-def _figure(path: Path) -> dict[str, str]:
-    text = base64.b64encode(path.read_bytes()).decode("ascii")
-    return {"name": _title(path), "uri": f"data:image/svg+xml;base64,{text}"}
 
 
 def _timing_bars(times: Sequence[Any]) -> Markup:

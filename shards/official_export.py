@@ -10,7 +10,6 @@ The folder appears under its name only when everything is in it.
 
 import json
 import logging
-import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -66,7 +65,7 @@ def export_official(dataset: Path, out: Path, *, votes: Votes = "counts") -> Cou
             "meaning": "these votes come from a simulated observer, not from people",
         })  # fmt: skip
     out.parent.mkdir(parents=True, exist_ok=True)
-    os.replace(unfinished, out)
+    unfinished.replace(out)
     _log.info("%s: %s", out, dict(sorted(counts.items())))
     return counts
 

@@ -78,7 +78,8 @@ def _read_labels(paths: Iterable[Path]) -> dict[str, dict[str, Any]]:
     repeated = joined.filter(joined["test_id"].is_duplicated())
     if repeated.height:
         raise DataError(
-            f"labels: '{repeated['test_id'][0]}' has {repeated.height} rows; give each test image once"
+            f"labels: '{repeated['test_id'][0]}' is given twice or more; expected one row for each "
+            "test image"
         )
     return {row["test_id"]: row for row in joined.iter_rows(named=True)}
 

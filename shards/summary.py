@@ -96,7 +96,7 @@ def _label_counts(tests: pl.DataFrame) -> dict[str, int]:
 
 
 def _counts(column: pl.Series) -> dict[Any, int]:
-    return {value: n for value, n in column.value_counts().sort(column.name).iter_rows()}
+    return dict(column.value_counts().sort(column.name).iter_rows())
 
 
 def _shares(tests: pl.DataFrame) -> dict[str, float]:

@@ -5,15 +5,12 @@ recorded in `dataset/.state/`, so an interrupted run goes on with the next one. 
 give equal bytes in every file.
 """
 
-import hashlib
 import json
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import polars as pl
 
 from runtime.atomic import read_json, sha256_file, write_json
 from runtime.errors import DataError
@@ -27,6 +24,7 @@ from shards.card import write_card
 from shards.config import SHARDS, DatasetConfig
 from shards.croissant import write_croissant
 from shards.layout import Shard, opening_order, plan_shards
+from shards.listing import describe_split, label_table, split_table
 from shards.pixels import read_crop, read_test, sound_entry
 from shards.sources import (
     RunTables,
@@ -199,13 +197,13 @@ def _finish(
     settings: DatasetConfig,
 ) -> None:
     splits = split_table(work.selection, shards)
-    split_facts = _split_facts(splits, run.seed)
+    facts = describe_split(splits, run.seed)
     write_table(folder / "splits.parquet", splits)
     write_table(folder / "labels.parquet", label_table(work.selection, work.tables.labels, splits))
-    write_json(folder / "splits.json", split_facts)
+    write_json(folder / "splits.json", facts)
     summary = summarise(work.selection, work.tables.labels, splits)
     tars = [folder / shard.name for shard in shards]
-    write_card(folder / "README.md", run, settings, summary, split_facts)
+    write_card(folder / "README.md", run, settings, summary, facts)
     write_croissant(folder / "croissant.json", settings, summary, tars)
     others = ("labels.parquet", "splits.parquet", "splits.json", "README.md", "croissant.json")
     stage.finish(
@@ -213,7 +211,7 @@ def _finish(
         files=[*tars, *(folder / name for name in others)],
         rejected=work.selection.rejected.rows,
         is_synthetic=summary.is_synthetic,
-        split=split_facts,
+        split=facts,
     )
     stage.clear_state()
 
@@ -229,43 +227,3 @@ def _counts(work: _Work, summary: Summary) -> dict[str, Any]:
                    for name in ("worse", "similar", "better")},
         "splits": {name: dict(counts) for name, counts in summary.labels.items()},
     }  # fmt: skip
-
-
-def split_table(selection: Selection, shards: list[Shard]) -> pl.DataFrame:
-    """List every reference with its split and the shard that holds it, sorted by crop_id."""
-    places = pl.DataFrame(
-        [(crop_id, shard.name) for shard in shards for crop_id in shard.crop_ids],
-        schema={"crop_id": pl.String, "shard": pl.String},
-        orient="row",
-    )
-    return selection.crops.select("crop_id", "photo_id", "split").join(
-        places, on="crop_id", how="left", maintain_order="left"
-    )
-
-
-def label_table(selection: Selection, labels: pl.DataFrame, splits: pl.DataFrame) -> pl.DataFrame:
-    """List every published test image: label, votes, split, shard and how it was made."""
-    drop = [name for name in ("crop_id", "work", "shard") if name in selection.plan.columns]
-    return (
-        labels.join(selection.plan.select("test_id", "crop_id"), on="test_id", how="right")
-        .join(splits.select("crop_id", "split", "shard"), on="crop_id")
-        .join(selection.plan.drop(drop), on="test_id")
-        .with_columns(pl.col("ref_id").fill_null(pl.col("crop_id")))
-        .drop("crop_id")
-        .sort("test_id")
-    )
-
-
-def _split_facts(splits: pl.DataFrame, seed: int) -> dict[str, Any]:
-    """Describe the split so that two people can tell whether they use the same one."""
-    lines = "".join(f"{split} {key}\n" for key, split in splits.select("crop_id", "split").rows())
-    return {
-        "name": "by-photograph",
-        "unit": "photo_id",
-        "seed": seed,
-        "references": dict(sorted(splits["split"].value_counts().iter_rows())),
-        "photographs": dict(
-            sorted(splits.group_by("split").agg(pl.col("photo_id").n_unique()).iter_rows())
-        ),
-        "sha256": hashlib.sha256(lines.encode("utf-8")).hexdigest(),
-    }

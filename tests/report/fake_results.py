@@ -45,7 +45,7 @@ def _write_metrics(root: Path) -> None:
             )
     _jsonl(root / "enhancer/metrics.jsonl", enhancer)
     afine = [
-        {"phase": f"phase{phase}", "kind": kind, "iteration": i, "loss": 0.7 * math.exp(-i / 40 / phase)}
+        {"phase": f"phase{phase}", "kind": kind, "iteration": i, "loss": math.exp(-i / 40 / phase)}
         for phase in (1, 2, 3) for i in range(0, 100, 10) for kind in ("train", "val")
     ]  # fmt: skip
     _jsonl(root / "afine/metrics.jsonl", afine)
@@ -72,7 +72,7 @@ def _write_agreement(root: Path) -> None:
             "labels": {"worse": 34, "similar": 12, "better": 24},
             "policy": {"min_votes": 3, "tie_policy": "drop", "exclude_raters": []},
             "problems": {"name_mismatch": {
-                "count": 1, "is_rejected": True, "meaning": "the file's name and its content differ",
+                "count": 1, "is_rejected": True, "meaning": "name and content differ",
                 "examples": [{"where": "A/01/x_01.json", "detail": "found 'y'"}]}},
             "agreement": {"n_units": 72, "alpha_nominal": interval, "alpha_ordinal": interval,
                           "fleiss_kappa": 0.6, "gwet_ac1": None, "percent_agreement": 0.75},

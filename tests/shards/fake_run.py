@@ -65,7 +65,8 @@ def _write_crops(root: Path, per_photo: int) -> list[dict[str, Any]]:
             crops.append(
                 {
                     "crop_id": crop_id, "photo_id": f"skimage-{photo}", "source": "skimage",
-                    "path": f"{photo}.png", "photo_sha256": hashlib.sha256(photo.encode()).hexdigest(),
+                    "path": f"{photo}.png",
+                    "photo_sha256": hashlib.sha256(photo.encode()).hexdigest(),
                     "row": row, "col": col, "size_px": SIZE_PX, "grey_std": float(pixels.std()),
                     "laplacian_var": 60.0, "split": split, "shard": 0, "png": png,
                     "size_bytes": len(png), "sha256": hashlib.sha256(png).hexdigest(),
@@ -104,7 +105,8 @@ def _write_plan(root: Path, crops: list[dict[str, Any]]) -> pl.DataFrame:
                     "is_degraded": is_degraded, "degrade_seed": int(draw.integers(2**62)),
                     "degradation": {
                         "blur_sigma": float(draw.uniform(0.2, 3)),
-                        "noise_level": float(draw.uniform(1, 30)), "jpeg": int(draw.integers(30, 95)),
+                        "noise_level": float(draw.uniform(1, 30)),
+                        "jpeg": int(draw.integers(30, 95)),
                     } if is_degraded else None,
                     "init": "noise" if is_noise else "released",
                     "steps": int(draw.integers(20, 1001)),
