@@ -22,22 +22,34 @@ def _check_groups(channels: tuple[int, ...], divisor: int, name: str) -> None:
 class VaeConfig(Section):
     """Autoencoder of a base model that is trained in the run; 8 pixels a latent position."""
 
-    latent_channels: int = Field(4, ge=1, le=64, description="channels of the latent")
+    latent_channels: int = Field(16, ge=1, le=64, description="channels of the latent")
     block_channels: tuple[int, int, int, int] = Field(
         (16, 32, 64, 128), description="channels at 1, 1/2, 1/4 and 1/8 of the image's side"
     )
     layers_per_block: int = Field(1, ge=1, description="residual layers in a level")
-    norm_groups: int = Field(8, ge=1, description="groups of the group normalisations")
-    steps: int = Field(1000, ge=1, description="optimizer steps")
-    batch_size: int = Field(16, ge=1, description="patches in a step")
+    norm_groups: int = Field(2, ge=1, description="groups of the group normalisations")
+    linear_steps: int = Field(600, ge=1, description="optimizer steps of the linear skeleton")
+    steps: int = Field(400, ge=0, description="optimizer steps of the whole network after it")
+    batch_size: int = Field(8, ge=1, description="patches in a step")
+    linear_learning_rate: float = Field(3e-3, gt=0, description="its peak for the skeleton")
     patch_px: int = Field(64, ge=16, multiple_of=8, description="side of a training patch, pixels")
-    learning_rate: float = Field(2e-3, gt=0, description="peak of the one-cycle rate")
+    learning_rate: float = Field(1e-3, gt=0, description="peak of the one-cycle rate")
     kl_weight: float = Field(1e-6, ge=0, description="weight of the KL term beside L1, per value")
     ema_decay: float = Field(0.99, ge=0, lt=1, description="decay of the averaged weights")
 
     @model_validator(mode="after")
-    def _groups_divide(self) -> "VaeConfig":
+    def _widths_fit(self) -> "VaeConfig":
         _check_groups(self.block_channels, self.norm_groups, "block_channels")
+        first, second, third, fourth = self.block_channels
+        if first == second or third == fourth:
+            raise ValueError(
+                f"block_channels {self.block_channels}: the two first and the two last must differ"
+            )
+        if min(first, fourth) // self.norm_groups < 5:
+            raise ValueError(
+                f"block_channels {self.block_channels}: too few for norm_groups "
+                f"{self.norm_groups}; a group needs 5 channels"
+            )
         return self
 
 

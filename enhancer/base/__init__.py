@@ -1,0 +1,1 @@
+"""A small base model (autoencoder, denoiser, text encoder) for runs without pretrained weights."""
