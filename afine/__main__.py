@@ -99,10 +99,10 @@ def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _evaluate(args: argparse.Namespace) -> None:
+    run = load_run(args.config)
     from afine.evaluation.figures import draw_figures
     from afine.evaluation.stage import check_evaluate, run_evaluate
 
-    run = load_run(args.config)
     if args.dry_run:
         check_evaluate(run)
         return

@@ -122,8 +122,10 @@ class Calibration(nn.Module):
             centre = centre.clamp(*self._centre_bounds)
         if self._width_bounds is not None:
             width = width.clamp(*self._width_bounds)
-        # sigmoid is stable on both sides, unlike 1 / (1 + exp(p)), which the release branches on
-        return 4 * torch.sigmoid((raw - centre) / (width.abs() + TINY)) - 2
+        # float64: near the ends 1 - sigmoid, and with it the gradient, has no digits in float32
+        scaled = (raw.double() - centre.double()) / (width.double().abs() + TINY)
+        calibrated = 4 * torch.sigmoid(scaled) - 2
+        return calibrated.to(raw.dtype)
 
 
 class Adapter(nn.Module):

@@ -83,7 +83,7 @@ class AFine(nn.Module):
             ref01: the references, same shape, or [1, 3, H, W] for one that serves all tests.
         Returns:
             The scores, each [N]. They do not depend on the other images of the batch, beyond
-            the rounding of matrix products (below 1e-5 relative in float32).
+            the rounding of matrix products (below 1e-4 relative in float32).
         Raises:
             DataError: shapes disagree.
         """

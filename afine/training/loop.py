@@ -37,7 +37,7 @@ class Trainer(Protocol):
         ...
 
     def validate(self) -> Mapping[str, float]:
-        """Measure on the validation split; `accuracy` is what the best weights are chosen by."""
+        """Measure on the validation split; `accuracy`, if there, chooses the best weights."""
         ...
 
     def state(self) -> State:
@@ -130,6 +130,8 @@ def run_loop(
 
 
 def _is_better(now: Mapping[str, float], best: Mapping[str, Any]) -> bool:
+    if "accuracy" not in now:
+        return False
     return not best or now["accuracy"] > best["measures"]["accuracy"]
 
 

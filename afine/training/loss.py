@@ -44,8 +44,9 @@ def is_correct(u1: Tensor, u2: Tensor, label: Tensor, delta: float = 0.0) -> Ten
 
 
 def pair_measures(u1: Tensor, u2: Tensor, label: Tensor) -> dict[str, float]:
-    """Accuracy of the pairs that are no ties, and the mean loss of all."""
+    """Mean loss of all pairs, and accuracy of those that are no ties, if there are any."""
+    measures = {"loss": float(fidelity_loss(u1, u2, label).mean())}
     is_ordered = label != 0.5
-    correct = is_correct(u1, u2, label)[is_ordered]
-    accuracy = float(correct.double().mean()) if len(correct) else float("nan")
-    return {"accuracy": accuracy, "loss": float(fidelity_loss(u1, u2, label).mean())}
+    if is_ordered.any():
+        measures["accuracy"] = float(is_correct(u1, u2, label)[is_ordered].double().mean())
+    return measures

@@ -135,7 +135,7 @@ class Phase1Trainer:
     @torch.no_grad()
     def validate(self) -> Mapping[str, float]:
         """Accuracy and loss of the naturalness alone on the validation split."""
-        measures = {"accuracy": float("nan")}
+        measures: dict[str, float] = {}
         if self._accelerator.is_main_process and len(self._validation):
             measures = naturalness_measures(
                 self._net,

@@ -85,7 +85,7 @@ class Phase2Trainer:
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self._optimizer.step()
-        return {"loss": float(loss), "lr": rate}
+        return {"loss": float(loss.detach()), "lr": rate}
 
     def _fidelity(self, pairs: CachedPairs, column: str, batch: Batch) -> Tensor:
         fidelity: Tensor = self._head(pairs.differences(column, batch).to(self._device))
@@ -95,7 +95,7 @@ class Phase2Trainer:
     def validate(self) -> Mapping[str, float]:
         """Accuracy and loss of the fidelity alone on the validation split."""
         if not len(self._whole.rows):
-            return {"accuracy": float("nan")}
+            return {}
         parts = max(1, len(self._whole.rows) // _VALIDATION_ROWS)
         scores = [
             torch.cat(

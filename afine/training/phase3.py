@@ -194,7 +194,7 @@ class Phase3Trainer:
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self._optimizer.step()
-        return {"loss": float(loss), "lr": rate}
+        return {"loss": float(loss.detach()), "lr": rate}
 
     def _scores(self, data: PhaseData, batch: Batch) -> tuple[Tensor, Tensor]:
         """D of image 1 and image 2 of each row of a batch."""
@@ -209,7 +209,7 @@ class Phase3Trainer:
     def validate(self) -> Mapping[str, float]:
         """Accuracy and loss of the whole model on the validation split."""
         if not len(self._validation.triplets):
-            return {"accuracy": float("nan")}
+            return {}
         u1, u2 = self._scores(self._validation, whole(self._validation.triplets))
         return {**pair_measures(u1, u2, self._validation.label12), **self.scalars()}
 
