@@ -7,7 +7,7 @@ with a stand-in for the missing name.
 
 import importlib.util
 import sys
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,13 +15,19 @@ from typing import Any
 from runtime.errors import ResourceError
 
 _MISSING_MODULE = "torchvision.transforms.functional_tensor"
-_LOADED_NAME = "degrade._basicsr_degradations"
 
 
-@lru_cache(maxsize=1)
 def degradations() -> ModuleType:
-    """Load the module `basicsr.data.degradations`.
+    """Load `basicsr.data.degradations`: kernels, and the noises that tests compare with."""
+    return load_module("data/degradations.py")
 
+
+@cache
+def load_module(path: str) -> ModuleType:
+    """Load one file of basicsr as a module of its own.
+
+    Args:
+        path: path inside the package, for example "utils/diffjpeg.py".
     Raises:
         ResourceError: basicsr is not installed.
     """
@@ -29,9 +35,9 @@ def degradations() -> ModuleType:
     if found is None or not found.submodule_search_locations:
         raise ResourceError("basicsr is not installed; run 'make install' (docs/dependencies.md)")
     register_functional_tensor()
-    path = Path(next(iter(found.submodule_search_locations))) / "data" / "degradations.py"
-    spec = importlib.util.spec_from_file_location(_LOADED_NAME, path)
-    assert spec is not None and spec.loader is not None, f"{path} is no module"
+    file = Path(next(iter(found.submodule_search_locations))) / path
+    spec = importlib.util.spec_from_file_location(f"degrade._basicsr_{file.stem}", file)
+    assert spec is not None and spec.loader is not None, f"{file} is no module"
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

@@ -8,6 +8,7 @@ import math
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from degrade.drawn import (
     DrawnBlur,
@@ -60,7 +61,7 @@ def apply_degradation(image_u8: ImageU8, drawn: DrawnDegradation, seed: int) -> 
     height, width = image_u8.shape[:2]
     planes = to_planes(image_u8)
     for number, stage in enumerate(drawn.stages):
-        planes = blur_planes(planes, stage.blur)
+        planes = blur_planes(planes, stage.blur, is_whole=number == 0)
         planes = _resized(planes, stage.resize, height, width)
         planes = _noisy(planes, stage.noise, rng(seed, "degrade.noise", number))
         if stage.jpeg_quality is not None:
@@ -72,7 +73,11 @@ def apply_degradation(image_u8: ImageU8, drawn: DrawnDegradation, seed: int) -> 
 
 def to_planes(image_u8: ImageU8) -> Planes:
     """uint8 [H, W, 3] to float32 [3, H, W] in grey levels."""
-    return np.stack(cv2.split(image_u8)).astype(np.float32)
+    height, width = image_u8.shape[:2]
+    planes = np.empty((3, height, width), dtype=np.float32)
+    for channel, target in zip(cv2.split(image_u8), planes, strict=True):
+        target[:] = channel
+    return planes
 
 
 def to_image(planes: Planes) -> ImageU8:
@@ -81,32 +86,35 @@ def to_image(planes: Planes) -> ImageU8:
     return np.asarray(cv2.merge(list(levels)), dtype=np.uint8)
 
 
-def blur_planes(planes: Planes, blur: DrawnBlur) -> Planes:
+def blur_planes(planes: Planes, blur: DrawnBlur, *, is_whole: bool = False) -> Planes:
     """Filter with reflected borders.
 
     Values between grey levels are split into whole levels and 256ths, which are filtered
     separately: with the rounded kernels both sums are exact, whatever the processor.
+
+    Args:
+        planes: float32 [3, H, W] in grey levels.
+        blur: drawn kernel.
+        is_whole: all values are whole grey levels.
     """
     kernel = make_kernel(blur)
     if kernel is None:
         return planes
+    if is_whole or kernel.shape[0] > _MAX_DIRECT_KERNEL_PX:
+        return _filter(planes, kernel)
     whole = np.rint(planes)
-    rest = np.rint((planes - whole) * 256)
-    filtered = _filter(whole, kernel)
-    if kernel.shape[0] <= _MAX_DIRECT_KERNEL_PX and rest.any():
-        filtered += _filter(rest, kernel) * np.float32(1 / 256)
-    elif rest.any():
-        filtered = _filter(planes, kernel)
+    rest = np.rint((planes - whole) * np.float32(256))
+    filtered = _filter(rest, kernel)
+    filtered *= np.float32(1 / 256)
+    filtered += _filter(whole, kernel)
     return filtered
 
 
-def _filter(planes: Planes, kernel: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> Planes:
-    return np.stack(
-        [
-            cv2.filter2D(plane, cv2.CV_32F, kernel, borderType=cv2.BORDER_REFLECT_101)
-            for plane in planes
-        ]
-    )
+def _filter(planes: Planes, kernel: npt.NDArray[np.float32]) -> Planes:
+    filtered = np.empty_like(planes)
+    for plane, target in zip(planes, filtered, strict=True):
+        cv2.filter2D(plane, cv2.CV_32F, kernel, dst=target, borderType=cv2.BORDER_REFLECT_101)
+    return filtered
 
 
 def _resized(planes: Planes, resize: DrawnResize, height: int, width: int) -> Planes:

@@ -38,10 +38,18 @@ _LUMA = np.array(
 _CHROMA = np.full((_BLOCK, _BLOCK), 99.0)
 _CHROMA[:4, :4] = [[17, 18, 24, 47], [18, 21, 26, 66], [24, 26, 56, 99], [47, 66, 99, 99]]
 
-# DCT-II, orthonormal: c[k] = cos(k pi / 16) / 2
-_C1, _C2, _C3, _C4, _C5, _C6, _C7 = (
-    np.float32(math.cos(k * math.pi / 16) / 2) for k in range(1, 8)
-)
+# The fast transforms of Arai, Agui and Nakajima (1988) leave each coefficient scaled: the forward
+# one by sqrt(8) * _SCALE[k], the inverse one expects _SCALE[k] / sqrt(8). Both are folded into the
+# quantisation tables.
+_SCALE = np.array([1.0] + [math.sqrt(2) * math.cos(k * math.pi / 16) for k in range(1, 8)])
+_SCALE_2D = np.outer(_SCALE, _SCALE)
+_HALF_SQRT, _SQRT = np.float32(math.sqrt(0.5)), np.float32(math.sqrt(2))
+_SIN_8 = np.float32(math.sin(math.pi / 8))
+_COS_LESS_SIN = np.float32(math.cos(math.pi / 8) - math.sin(math.pi / 8))
+_COS_PLUS_SIN = np.float32(math.cos(math.pi / 8) + math.sin(math.pi / 8))
+_TWO_COS = np.float32(2 * math.cos(math.pi / 8))
+_TWO_COS_LESS_SIN = np.float32(2 * (math.cos(math.pi / 8) - math.sin(math.pi / 8)))
+_TWO_COS_PLUS_SIN = np.float32(2 * (math.cos(math.pi / 8) + math.sin(math.pi / 8)))
 
 
 def diffjpeg(planes: Planes, quality: float) -> Planes:
@@ -54,12 +62,11 @@ def diffjpeg(planes: Planes, quality: float) -> Planes:
         float32 [3, H, W] in [0, 255].
     """
     height, width = planes.shape[1:]
-    padded = np.pad(planes, ((0, 0), (0, -height % _PAD), (0, -width % _PAD)))
-    luma, blue, red = _to_ycc(padded)
     factor = (5000 / quality if quality < 50 else 200 - 2 * quality) / 100
-    luma = _code(luma, (_LUMA.T * factor).astype(np.float32)) + np.float32(128)
-    table = (_CHROMA * factor).astype(np.float32)
-    blue, red = (_repeat(_code(_halve(chroma), table)) for chroma in (blue, red))
+    luma, blue, red = _to_ycc(_padded(planes))
+    luma = _code(luma, _LUMA.T * factor)
+    luma += np.float32(128)
+    blue, red = (_code(chroma, _CHROMA * factor) for chroma in (blue, red))
     return clip_levels(_to_rgb(luma, blue, red)[:, :height, :width])
 
 
@@ -82,83 +89,119 @@ def libjpeg(planes: Planes, quality: float) -> Planes:
     return np.stack(cv2.split(decoded)[::-1]).astype(np.float32)
 
 
+def _padded(planes: Planes) -> Planes:
+    """Add black rows and columns up to multiples of 16."""
+    channels, height, width = planes.shape
+    if height % _PAD == 0 and width % _PAD == 0:
+        return planes
+    shape = (channels, height + -height % _PAD, width + -width % _PAD)
+    padded = np.zeros(shape, dtype=np.float32)
+    padded[:, :height, :width] = planes
+    return padded
+
+
 def _to_ycc(planes: Planes) -> tuple[Plane, Plane, Plane]:
-    """RGB to luma less 128 and chroma around 0."""
+    """RGB to luma less 128, and to chroma around 0 at half the resolution (2x2 means).
+
+    Chroma is a multiple of blue or red less luma, and means are linear, so it is mixed after
+    halving.
+    """
     red, green, blue = planes
-    luma = _mix(planes, 0.299, 0.587, 0.114) - np.float32(128)
-    return (
-        luma,
-        _mix((red, green, blue), -0.168736, -0.331264, 0.5),
-        _mix((red, green, blue), 0.5, -0.418688, -0.081312),
-    )
+    luma = red * np.float32(0.299)
+    luma += green * np.float32(0.587)
+    luma += blue * np.float32(0.114)
+    grey = _halved(luma)
+    blue_chroma = (_halved(blue) - grey) * np.float32(0.5 / (1 - 0.114))
+    red_chroma = (_halved(red) - grey) * np.float32(0.5 / (1 - 0.299))
+    luma -= np.float32(128)
+    return luma, blue_chroma, red_chroma
 
 
 def _to_rgb(luma: Plane, blue: Plane, red: Plane) -> Planes:
-    green = luma + _mix((blue, red), -0.344136, -0.714136)
-    return np.stack([luma + red * np.float32(1.402), green, luma + blue * np.float32(1.772)])
+    """Luma and halved chroma to RGB; each chroma value covers 2x2 pixels."""
+    planes = np.empty((3, *luma.shape), dtype=np.float32)
+    green = blue * np.float32(-0.344136) + red * np.float32(-0.714136)
+    chroma = (red * np.float32(1.402), green, blue * np.float32(1.772))
+    pairs = luma.reshape(-1, 2, luma.shape[1])
+    for target, plane in zip(planes, chroma, strict=True):
+        wide = np.repeat(plane, 2, axis=1)
+        np.add(pairs, wide[:, None, :], out=target.reshape(pairs.shape))
+    return planes
 
 
-def _mix(planes: npt.NDArray[np.float32] | tuple[Plane, ...], *weights: float) -> Plane:
-    """Weighted sum of planes."""
-    total = planes[0] * np.float32(weights[0])
-    for plane, weight in zip(planes[1:], weights[1:], strict=True):
-        total += plane * np.float32(weight)
-    return total
-
-
-def _halve(plane: Plane) -> Plane:
+def _halved(plane: Plane) -> Plane:
     """Mean of 2x2 pixels."""
     rows = plane[0::2] + plane[1::2]
     return np.asarray((rows[:, 0::2] + rows[:, 1::2]) * np.float32(0.25))
 
 
-def _repeat(plane: Plane) -> Plane:
-    """Each pixel as 2x2 pixels."""
-    return np.repeat(np.repeat(plane, 2, axis=0), 2, axis=1)
-
-
-def _code(plane: Plane, table: npt.NDArray[np.float32]) -> Plane:
-    """Transform 8x8 blocks, quantise, transform back."""
+def _code(plane: Plane, table: npt.NDArray[np.float64]) -> Plane:
+    """Transform 8x8 blocks, quantise by `table` [8, 8], transform back."""
     height, width = plane.shape
-    coefficients = _forward(np.ascontiguousarray(_forward(plane).T))  # transposed blocks
-    blocks = coefficients.reshape(width // _BLOCK, _BLOCK, height // _BLOCK, _BLOCK)
-    steps = np.ascontiguousarray(table.T)[None, :, None, :]
-    blocks = np.rint(blocks / steps)
-    blocks *= steps
+    blocks = _forward(np.ascontiguousarray(_forward(plane).T))  # transposed: [width, height]
+    blocks = blocks.reshape(width // _BLOCK, _BLOCK, height)
+    blocks /= _tiled(8 * table * _SCALE_2D, height)
+    np.rint(blocks, out=blocks)
+    blocks *= _tiled(table * _SCALE_2D / 8, height)
     return _inverse(np.ascontiguousarray(_inverse(blocks.reshape(width, height)).T))
 
 
+def _tiled(table: npt.NDArray[np.float64], height: int) -> Plane:
+    """Repeat a transposed table along the columns of a transposed plane, [8, height]."""
+    return np.tile(table.T.astype(np.float32), (1, height // _BLOCK))
+
+
 def _forward(plane: Plane) -> Plane:
-    """8-point DCT along the rows of each group of eight rows, split into even and odd parts."""
+    """8-point DCT down each group of eight rows, coefficient k times sqrt(8) * _SCALE[k]."""
     x = plane.reshape(-1, _BLOCK, plane.shape[1])
     s0, s1, s2, s3 = (x[:, i] + x[:, 7 - i] for i in range(4))
     d0, d1, d2, d3 = (x[:, i] - x[:, 7 - i] for i in range(4))
-    e0, e1, e2, e3 = s0 + s3, s1 + s2, s1 - s2, s0 - s3
     out = np.empty_like(x)
-    out[:, 0] = (e0 + e1) * _C4
-    out[:, 4] = (e0 - e1) * _C4
-    out[:, 2] = e3 * _C2 + e2 * _C6
-    out[:, 6] = e3 * _C6 - e2 * _C2
-    out[:, 1] = d0 * _C1 + d1 * _C3 + d2 * _C5 + d3 * _C7
-    out[:, 3] = d0 * _C3 - d1 * _C7 - d2 * _C1 - d3 * _C5
-    out[:, 5] = d0 * _C5 - d1 * _C1 + d2 * _C7 + d3 * _C3
-    out[:, 7] = d0 * _C7 - d1 * _C5 + d2 * _C3 - d3 * _C1
+    outer, inner, difference = s0 + s3, s1 + s2, s0 - s3
+    np.add(outer, inner, out=out[:, 0])
+    np.subtract(outer, inner, out=out[:, 4])
+    rotated = (s1 - s2 + difference) * _HALF_SQRT
+    np.add(difference, rotated, out=out[:, 2])
+    np.subtract(difference, rotated, out=out[:, 6])
+    low, middle, high = d3 + d2, (d2 + d1) * _HALF_SQRT, d1 + d0
+    shared = (low - high) * _SIN_8
+    low = low * _COS_LESS_SIN + shared
+    high = high * _COS_PLUS_SIN + shared
+    plus, minus = d0 + middle, d0 - middle
+    np.add(plus, high, out=out[:, 1])
+    np.subtract(plus, high, out=out[:, 7])
+    np.add(minus, low, out=out[:, 5])
+    np.subtract(minus, low, out=out[:, 3])
     return out.reshape(plane.shape)
 
 
 def _inverse(plane: Plane) -> Plane:
-    """Inverse of `_forward`."""
+    """Inverse of `_forward` for coefficients times _SCALE[k] / sqrt(8)."""
     y = plane.reshape(-1, _BLOCK, plane.shape[1])
-    e0, e1 = (y[:, 0] + y[:, 4]) * _C4, (y[:, 0] - y[:, 4]) * _C4
-    e2, e3 = y[:, 2] * _C6 - y[:, 6] * _C2, y[:, 2] * _C2 + y[:, 6] * _C6
-    s0, s1, s2, s3 = e0 + e3, e1 + e2, e1 - e2, e0 - e3
-    o1, o3, o5, o7 = (y[:, k] for k in (1, 3, 5, 7))
-    d0 = o1 * _C1 + o3 * _C3 + o5 * _C5 + o7 * _C7
-    d1 = o1 * _C3 - o3 * _C7 - o5 * _C1 - o7 * _C5
-    d2 = o1 * _C5 - o3 * _C1 + o5 * _C7 + o7 * _C3
-    d3 = o1 * _C7 - o3 * _C5 + o5 * _C3 - o7 * _C1
+    even = _inverse_even(y)
+    odd = _inverse_odd(y)
     out = np.empty_like(y)
-    for i, (even, odd) in enumerate(((s0, d0), (s1, d1), (s2, d2), (s3, d3))):
-        out[:, i] = even + odd
-        out[:, 7 - i] = even - odd
+    for i in range(4):
+        np.add(even[i], odd[i], out=out[:, i])
+        np.subtract(even[i], odd[i], out=out[:, 7 - i])
     return out.reshape(plane.shape)
+
+
+def _inverse_even(y: Planes) -> tuple[Plane, Plane, Plane, Plane]:
+    """What rows i and 7 - i have in common, i = 0..3."""
+    plus, minus = y[:, 0] + y[:, 4], y[:, 0] - y[:, 4]
+    outer = y[:, 2] + y[:, 6]
+    inner = (y[:, 2] - y[:, 6]) * _SQRT - outer
+    return plus + outer, minus + inner, minus - inner, plus - outer
+
+
+def _inverse_odd(y: Planes) -> tuple[Plane, Plane, Plane, Plane]:
+    """By what rows i and 7 - i differ, i = 0..3."""
+    middle_plus, middle_minus = y[:, 5] + y[:, 3], y[:, 5] - y[:, 3]
+    ends_plus, ends_minus = y[:, 1] + y[:, 7], y[:, 1] - y[:, 7]
+    shared = (middle_minus + ends_minus) * _TWO_COS
+    first = ends_plus + middle_plus
+    second = shared - middle_minus * _TWO_COS_PLUS_SIN - first
+    third = (ends_plus - middle_plus) * _SQRT - second
+    fourth = shared - ends_minus * _TWO_COS_LESS_SIN - third
+    return first, second, third, fourth

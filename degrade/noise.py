@@ -1,8 +1,9 @@
 """Gaussian and Poisson noise from tables of quantiles.
 
 Each value takes 16 random bits and looks a quantile up: several times faster than drawing from the
-distribution, the same on every machine, and equal in distribution (65,536 equally likely values;
-Poisson draws keep their integer support).
+distribution, the same on every machine, and equal in distribution to the fineness of the tables
+(65,536 equally likely Gaussian values; 4,096 Poisson values of each grey level, whose rows fit the
+processor's cache and whose variance is low by 0.03 %).
 """
 
 from functools import lru_cache
@@ -13,8 +14,8 @@ from scipy import special
 
 from degrade.resize import Planes
 
-_LEVELS = 1 << 16
-_PER_WORD = 4  # 16-bit values in a 64-bit word of the generator
+_BITS, _POISSON_BITS = 16, 12
+_PER_WORD = 64 // _BITS  # random values in a word of the generator
 # weights of torchvision's grey conversion, which the release uses for grey shot noise
 _GREY = np.array([0.2989, 0.587, 0.114], dtype=np.float32)
 
@@ -33,7 +34,7 @@ def add_gaussian_noise(
     shape = planes.shape[1:] if is_grey else planes.shape
     noise = _normal_table().take(_random_bits(shape, generator))
     noise *= np.float32(sigma)
-    return clip_levels(planes + noise)
+    return _added(planes, noise)
 
 
 def add_poisson_noise(
@@ -54,12 +55,21 @@ def add_poisson_noise(
     levels = np.rint(clip_levels(clean)).astype(np.uint8)
     photons = photons_of_white(levels)
     bits = _random_bits(levels.shape, generator)
+    bits >>= _BITS - _POISSON_BITS
     index = levels.astype(np.intp)
-    index <<= 16
+    index <<= _POISSON_BITS
     index |= bits
     noise: Planes = _poisson_table(photons).ravel().take(index).astype(np.float32)
     noise *= np.float32(scale * 255 / photons)
     noise += _poisson_base(photons, scale).take(levels)
+    return _added(planes, noise)
+
+
+def _added(planes: Planes, noise: npt.NDArray[np.float32]) -> Planes:
+    """Add noise of one or of all channels and clip; `noise` may be overwritten."""
+    if noise.ndim == planes.ndim:
+        noise += planes
+        return clip_levels(noise)
     return clip_levels(planes + noise)
 
 
@@ -91,25 +101,27 @@ def _random_bits(shape: tuple[int, ...], generator: np.random.Generator) -> npt.
 @lru_cache(maxsize=1)
 def _normal_table() -> npt.NDArray[np.float32]:
     """Midpoint quantiles of the standard normal distribution, scaled to unit variance."""
-    quantiles = special.ndtri((np.arange(_LEVELS) + 0.5) / _LEVELS)
+    count = 1 << _BITS
+    quantiles = special.ndtri((np.arange(count) + 0.5) / count)
     quantiles /= quantiles.std()
     # multiples of 2**-20, so that the last bits of the mathematical library do not matter
-    return (np.rint(quantiles * 2**20) / 2**20).astype(np.float32)
+    return np.asarray(np.rint(quantiles * 2**20) / 2**20, dtype=np.float32)
 
 
 @lru_cache(maxsize=9)
 def _poisson_table(photons: int) -> npt.NDArray[np.int8]:
-    """Midpoint quantiles of Poisson(level / 255 * photons), [256, 65536].
+    """Midpoint quantiles of Poisson(level / 255 * photons), [256, 4096].
 
     The mean's whole part is left out, so that a value fits 8 bits.
     """
-    table = np.zeros((256, _LEVELS), dtype=np.int8)
+    size = 1 << _POISSON_BITS
+    table = np.zeros((256, size), dtype=np.int8)
     for level in range(1, 256):
         mean = level / 255 * photons
         counts = np.arange(int(mean + 12 * np.sqrt(mean)) + 12)
-        # a count's share of the midpoints (i + 1/2) / 65536 lies between two values of the CDF
-        below = np.ceil(special.pdtr(counts, mean) * _LEVELS - 0.5).astype(np.int64)
-        below[-1] = _LEVELS
+        # a count's share of the midpoints (i + 1/2) / size lies between two values of the CDF
+        below = np.ceil(special.pdtr(counts, mean) * size - 0.5).astype(np.int64)
+        below[-1] = size
         table[level] = np.repeat(counts - int(mean), np.diff(below, prepend=0))
     return table
 

@@ -32,11 +32,12 @@ def resize_by_factor(planes: Planes, factor: float, mode: ResizeMode) -> Planes:
     width = math.floor(planes.shape[2] * factor)
     if mode == "area" or factor == 1:
         return resize_to(planes, height, width, mode)
-    resized = [
-        cv2.resize(plane, None, fx=factor, fy=factor, interpolation=_INTERPOLATION[mode])
-        for plane in planes
-    ]
-    return np.stack([plane[:height, :width] for plane in resized])
+    flag = _INTERPOLATION[mode]
+    resized = np.empty((planes.shape[0], height, width), dtype=np.float32)
+    for plane, target in zip(planes, resized, strict=True):
+        larger = cv2.resize(plane, None, fx=factor, fy=factor, interpolation=flag)
+        target[:] = larger[:height, :width]
+    return resized
 
 
 def resize_to(planes: Planes, height: int, width: int, mode: ResizeMode) -> Planes:
@@ -52,16 +53,19 @@ def resize_to(planes: Planes, height: int, width: int, mode: ResizeMode) -> Plan
     """
     if planes.shape[1:] == (height, width):
         return planes
-    if mode == "area":
-        return np.stack([_pool(plane, height, width) for plane in planes])
-    flag = _INTERPOLATION[mode]
-    return np.stack([cv2.resize(plane, (width, height), interpolation=flag) for plane in planes])
+    resized = np.empty((planes.shape[0], height, width), dtype=np.float32)
+    for plane, target in zip(planes, resized, strict=True):
+        if mode == "area":
+            target[:] = _pool(plane, height, width)
+        else:
+            cv2.resize(plane, (width, height), dst=target, interpolation=_INTERPOLATION[mode])
+    return resized
 
 
 def _pool(plane: npt.NDArray[np.float32], height: int, width: int) -> npt.NDArray[np.float32]:
     """Adaptive average pooling of one plane, [H, W] to [height, width]."""
     columns = np.ascontiguousarray(_pool_rows(plane, height).T)
-    return np.ascontiguousarray(_pool_rows(columns, width).T)
+    return _pool_rows(columns, width).T
 
 
 def _pool_rows(plane: npt.NDArray[np.float32], count: int) -> npt.NDArray[np.float32]:
