@@ -16,6 +16,7 @@ from runtime.errors import PipelineError
 from runtime.stage import stage_key
 from workflow import stages
 from workflow.config import load_config, parse_config
+from workflow.predict import degrade_minutes, sample_minutes
 from workflow.preflight import check_inputs, photographs_digest
 
 try:
@@ -30,7 +31,9 @@ except PipelineError as error:
 
 ROOT = CONFIG.root
 CONFIG_FILE = str(ROOT / "config.resolved.json")
-CORES = workflow.cores or 8  # None on a cluster, where the profile says
+CORES = workflow.resource_settings.cores or 8  # none on a cluster, where the profile says
+# a preempted job goes on where it was; a cluster job must not try again inside its own job
+RETRIES = 0 if workflow.remote_exec else 2
 SHARDS = [f"{number:05}" for number in range(CONFIG.plan.shards)]
 
 

@@ -35,7 +35,7 @@ rule afine_train:
         ROOT / "logs/afine_train-{phase}.log",
     benchmark:
         ROOT / "benchmarks/afine_train-{phase}.tsv"
-    retries: 2
+    retries: RETRIES
     threads: CORES
     resources:
         gpu=CONFIG.scheduling.afine_train_gpus,

@@ -28,6 +28,10 @@ rule degrade_apply:
         ROOT / "logs/degrade_apply-{shard}.log",
     benchmark:
         ROOT / "benchmarks/degrade_apply-{shard}.tsv"
+    resources:
+        runtime=lambda wildcards, input: degrade_minutes(
+            Path(input.plan), int(wildcards.shard)
+        ),
     params:
         key=stage_key(stages.APPLY, RUN),
         config=CONFIG_FILE,

@@ -35,7 +35,7 @@ rule enhancer_train:
         ROOT / "logs/enhancer_train.log",
     benchmark:
         ROOT / "benchmarks/enhancer_train.tsv"
-    retries: 2
+    retries: RETRIES
     threads: CORES
     resources:
         gpu=CONFIG.scheduling.enhancer_train_gpus,
@@ -60,9 +60,12 @@ rule enhancer_sample:
         ROOT / "logs/enhancer_sample-{shard}.log",
     benchmark:
         ROOT / "benchmarks/enhancer_sample-{shard}.tsv"
-    retries: 2
+    retries: RETRIES
     resources:
         gpu=1,
+        runtime=lambda wildcards, input: sample_minutes(
+            CONFIG, Path(input.plan), int(wildcards.shard)
+        ),
     params:
         key=stage_key(stages.SAMPLE, RUN),
         config=CONFIG_FILE,

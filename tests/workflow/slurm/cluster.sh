@@ -1,0 +1,107 @@
+#!/bin/sh
+# A throw-away SLURM on this machine: one node, no systemd, no accounting, pretended GPUs.
+#   cluster.sh up FOLDER [GPUS] [CPUS]    start munged, slurmctld and slurmd; wait for the node
+#   cluster.sh down FOLDER                stop what `up` started
+# Needs root and Debian's slurm-wlm and munge. Everything lies in FOLDER, except two links in
+# /etc/slurm: Snakemake's plugin drops SLURM_CONF before srun, which then looks there.
+set -eu
+
+verb=$1
+folder=$(realpath -m "$2")
+gpus=${3:-4}
+cpus=${4:-8}
+host=$(hostname -s)
+port=$((20000 + $$ % 20000))
+
+settings() {
+    cat <<END
+ClusterName=throwaway
+SlurmctldHost=$host(127.0.0.1)
+SlurmctldPort=$port
+SlurmdPort=$((port + 1))
+SlurmUser=root
+SlurmdUser=root
+AuthType=auth/munge
+AuthInfo=socket=$folder/munge.socket
+SlurmctldPidFile=$folder/slurmctld.pid
+SlurmdPidFile=$folder/slurmd.pid
+SlurmctldLogFile=$folder/slurmctld.log
+SlurmdLogFile=$folder/slurmd.log
+StateSaveLocation=$folder/state
+SlurmdSpoolDir=$folder/spool
+# no cgroups, no accounting daemon, no MPI
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+JobAcctGatherType=jobacct_gather/none
+AccountingStorageType=accounting_storage/none
+SwitchType=switch/none
+MpiDefault=none
+# cores and GPUs are handed out one by one; more cores are promised than there are
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core
+SlurmdParameters=config_overrides
+GresTypes=gpu
+# finished jobs stay visible to squeue, since there is no accounting to ask; quick scheduling
+MinJobAge=900
+SchedulerParameters=batch_sched_delay=0,sched_interval=2,bf_interval=5
+KillWait=5
+ReturnToService=2
+NodeName=$host NodeAddr=127.0.0.1 CPUs=$cpus RealMemory=$(free -m | awk '/^Mem:/ { print int($2 * 0.9) }') Gres=gpu:$gpus
+PartitionName=main Nodes=$host Default=YES MaxTime=INFINITE State=UP
+END
+}
+
+up() {
+    mkdir -p "$folder/state" "$folder/spool" "$folder/devices" /etc/slurm
+    chmod 755 "$folder"
+    for file in slurm.conf gres.conf; do
+        if [ -e "/etc/slurm/$file" ]; then
+            echo "/etc/slurm/$file exists: this machine has a SLURM of its own" >&2
+            exit 3
+        fi
+    done
+    number=0
+    while [ $number -lt "$gpus" ]; do # a GPU is a device file; these are clones of /dev/null
+        mknod -m 666 "$folder/devices/gpu$number" c 1 3
+        number=$((number + 1))
+    done
+    settings >"$folder/slurm.conf"
+    echo "NodeName=$host Name=gpu File=$folder/devices/gpu[0-$((gpus - 1))]" >"$folder/gres.conf"
+    ln -s "$folder/slurm.conf" "$folder/gres.conf" /etc/slurm/
+
+    (umask 077 && head -c 1024 /dev/urandom >"$folder/munge.key")
+    munged --force --num-threads=2 --key-file="$folder/munge.key" --socket="$folder/munge.socket" \
+        --pid-file="$folder/munged.pid" --log-file="$folder/munged.log" \
+        --seed-file="$folder/munge.seed"
+    slurmctld -i -c
+    slurmd -N "$host"
+    tries=0
+    until [ "$(sinfo --noheader --format %T 2>/dev/null)" = idle ]; do
+        tries=$((tries + 1))
+        if [ $tries -gt 100 ]; then
+            tail -n 20 "$folder"/*.log >&2
+            exit 1
+        fi
+        sleep 0.2
+    done
+}
+
+down() {
+    for daemon in slurmd slurmctld munged; do
+        [ -s "$folder/$daemon.pid" ] || continue
+        pid=$(cat "$folder/$daemon.pid")
+        kill "$pid" 2>/dev/null || continue
+        for _ in $(seq 100); do
+            kill -0 "$pid" 2>/dev/null || break
+            sleep 0.1
+        done
+        kill -9 "$pid" 2>/dev/null || true
+    done
+    for file in slurm.conf gres.conf; do
+        if [ "$(readlink "/etc/slurm/$file")" = "$folder/$file" ]; then
+            rm "/etc/slurm/$file"
+        fi
+    done
+}
+
+"$verb"
