@@ -17,13 +17,7 @@ from report.environment import environment
 from report.labels import Parameter, columns_by, counts_of, labelled_tests, parameters
 from report.pairs import Pair, data_uri, draw_pairs
 from report.stages import StageCounts, stage_counts
-from report.tables import (
-    afine_accuracy,
-    figure_files,
-    read_figure,
-    read_result,
-    result_files,
-)
+from report.tables import accuracy_of_ours, figures, results
 from report.timings import duration, timings
 from runtime.settings import RunSettings
 
@@ -91,8 +85,8 @@ def page_values(run: RunSettings, settings: ReportConfig) -> dict[str, Any]:
             }
             for training in trainings(root)
         ],
-        "tables": [read_result(path) for path in result_files(root)],
-        "figures": [read_figure(path) for path in figure_files(root)],
+        "tables": results(root),
+        "figures": figures(root),
         "timings": times,
         "timing_bars": _timing_bars(times),
         "total_s": sum(timing.wall_s for timing in times),
@@ -122,7 +116,7 @@ def _tiles(
         tiles.append((svg.number(tests.height), "labelled images"))
     if about.get("alpha"):
         tiles.append((f"{about['alpha']['value']:.2f}", f"Krippendorff's {_ALPHA}"))
-    best = afine_accuracy(root)
+    best = accuracy_of_ours(root)
     if best:
         tiles.append((best, "A-FINE accuracy"))
     return tiles

@@ -3,65 +3,99 @@
 import base64
 import csv
 import re
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+# tables laid out as in the paper: one row a method, one column a group of pairs, percent
+_HEADINGS = {
+    "table2": "Accuracy within sets, percent of pairs (layout of the paper's Table 2)",
+    "table3": "Accuracy on SRIQA-Bench, percent of pairs (layout of the paper's Table 3)",
+}
+_OURS = "a-fine"
+_AVERAGES = ("DiffIQA Average", "Average")
 
 
-def result_files(root: Path) -> list[Path]:
-    """List the tables of the evaluation."""
-    return sorted((root / "afine/tables").glob("*.csv"))
+@dataclass(frozen=True)
+class Result:
+    """One table.
+
+    Attributes:
+        name: its heading.
+        header: names of its columns that hold anything.
+        rows: its cells, as many as columns.
+        best: for each column, the cell's text that is best, or "" where none is marked.
+        is_main: shown at once; the others are folded away.
+    """
+
+    name: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    best: tuple[str, ...]
+    is_main: bool
 
 
-def afine_accuracy(root: Path) -> str:
-    """Average accuracy of A-FINE in the first table that has it."""
-    for path in result_files(root):
-        header, *rows = _read_csv(path)
-        column = next((i for i, name in enumerate(header) if name.lower() == "average"), None)
-        for row in rows:
-            if column is not None and row[0].lower().startswith("a-fine") and row[column]:
-                return row[column]
+def results(root: Path) -> list[Result]:
+    """Read the tables of the evaluation, those of the paper first."""
+    found = [_result(path) for path in sorted((root / "afine/tables").glob("*.csv"))]
+    return sorted((r for r in found if r.header), key=lambda result: not result.is_main)
+
+
+def accuracy_of_ours(root: Path) -> str:
+    """Return the average accuracy of A-FINE on this run's own pairs, as text; "" if not known."""
+    for result in results(root):
+        column = next((result.header.index(n) for n in _AVERAGES if n in result.header), None)
+        for row in result.rows:
+            if column is not None and row[0].lower().startswith(_OURS):
+                return f"{row[column]} %"
     return ""
 
 
-def _read_csv(path: Path) -> list[list[str]]:
+def _result(path: Path) -> Result:
     with open(path, encoding="utf-8", newline="") as handle:
-        rows = [row for row in csv.reader(handle) if row]
-    return rows or [[]]
+        rows = [row for row in csv.reader(handle) if row] or [[]]
+    header, *body = rows
+    kept = [
+        index for index in range(len(header))
+        if any(index < len(row) and row[index] for row in body)
+    ]  # fmt: skip
+    cells = tuple(tuple(_short(row[i]) if i < len(row) else "" for i in kept) for row in body)
+    is_main = path.stem in _HEADINGS
+    best = [_best([row[i] for row in cells]) if is_main and i else "" for i in range(len(kept))]
+    name = _HEADINGS.get(path.stem, _title(path.stem))
+    return Result(name, tuple(header[i] for i in kept), cells, tuple(best), is_main)
 
 
-def read_result(path: Path) -> dict[str, Any]:
-    """Read a table of results; the best number of each column of accuracies is marked."""
-    header, *rows = _read_csv(path)
-    cells = [[_cell(text) for text in row] for row in rows]
-    best: dict[int, float] = {}
-    for index, name in enumerate(header):
-        values = [row[index][1] for row in cells if index < len(row) and row[index][1] is not None]
-        is_count = all(value is not None and float(value).is_integer() for value in values)
-        if index and len(values) > 1 and not is_count and "pairs" not in name.lower():
-            best[index] = max(value for value in values if value is not None)
-    return {"name": _title(path), "header": header, "rows": cells, "best": best}
+def _best(texts: list[str]) -> str:
+    """The highest of a column's numbers, as its text; "" if there is nothing to compare."""
+    numbers = [text for text in texts if _number(text) is not None]
+    return max(numbers, key=float) if len(numbers) > 1 else ""
 
 
-def _title(path: Path) -> str:
-    """Turn a file's name into a heading: table2.csv -> Table 2."""
-    words = re.sub(r"(?<=[a-z])(?=\d)", " ", path.stem).replace("_", " ")
+def _short(text: str) -> str:
+    value = _number(text)
+    return text if value is None or len(text) <= 6 else f"{value:.4g}"
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def _title(stem: str) -> str:
+    """Turn a file's name into a heading."""
+    words = re.sub(r"(?<=[a-z])(?=\d)", " ", stem).replace("_", " ")
     return words[:1].upper() + words[1:]
 
 
-def _cell(text: str) -> tuple[str, float | None]:
-    try:
-        value = float(text)
-    except ValueError:
-        return text, None
-    return (text if len(text) <= 6 else f"{value:.4g}"), value
-
-
-def figure_files(root: Path) -> list[Path]:
-    """List the figures of the evaluation."""
-    return sorted((root / "afine/figures").glob("*.svg"))
-
-
-def read_figure(path: Path) -> dict[str, str]:
-    """Read a figure as something that a page can hold."""
-    text = base64.b64encode(path.read_bytes()).decode("ascii")
-    return {"name": _title(path), "uri": f"data:image/svg+xml;base64,{text}"}
+def figures(root: Path) -> list[dict[str, str]]:
+    """Read the figures of the evaluation as what a page can hold: name and data address."""
+    return [
+        {
+            "name": _title(path.stem),
+            "uri": "data:image/svg+xml;base64,"
+            + base64.b64encode(path.read_bytes()).decode("ascii"),
+        }
+        for path in sorted((root / "afine/figures").glob("*.svg"))
+    ]

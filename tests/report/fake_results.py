@@ -16,8 +16,12 @@ def add_results(root: Path) -> None:
     _write_agreement(root)
     write_text(
         root / "afine/tables/table2.csv",
-        "Method,Ref < Test,Ref > Test,Average,pairs\nPSNR,0.0,100.0,41.2,212\n"
-        "SSIM,0.0,100.0,41.2,212\nA-FINE,71.4,83.9,76.6,212\n",
+        "Method,TID2013,Ref < Test,Ref > Test,DiffIQA Average\nPSNR,,0.0,100.0,41.2\n"
+        "SSIM,,0.0,100.0,41.2\nA-FINE (Ours),,71.4,83.9,76.6\n",
+    )
+    write_text(
+        root / "afine/tables/accuracy.csv",
+        "method,set,group,pairs,accuracy,low,high\nPSNR,diffiqa,Ref < Test,120,0.0,0.0,0.0\n",
     )
     write_text(
         root / "afine/figures/scores.svg",

@@ -1,0 +1,148 @@
+"""What the report reads: stages, labels, curves, tables, timings, agreement."""
+
+import json
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from report.agreement import agreement
+from report.curves import trainings
+from report.labels import counts_of, labelled_tests, parameters
+from report.stages import stage_counts
+from report.tables import accuracy_of_ours, results
+from report.timings import duration, timings
+
+
+def test_stages_sum_over_shards_and_name_reasons(finished: Path) -> None:
+    stages = {stage.name: stage for stage in stage_counts(finished.parent)}
+    assert next(iter(stages)) == "crop run"
+    assert stages["enhancer sample"].shards == 2
+    assert stages["enhancer sample"].counts["out"] == 72
+    assert dict(stages["crop run"].rejected) == {"unreadable": 1, "too small": 1}
+    assert dict(stages["shards write"].left_out) == {"no label": 2}
+
+
+def test_a_label_tree_is_never_walked(tmp_path: Path) -> None:
+    tree = tmp_path / "annotations/simulated/labels/A/01"
+    tree.mkdir(parents=True)
+    (tree / "x_01.json").write_text(json.dumps({"stage": "trap", "counts": {"in": 1}}))
+    assert stage_counts(tmp_path) == []
+
+
+def test_unreadable_manifests_are_left_out(tmp_path: Path) -> None:
+    (tmp_path / "crops").mkdir()
+    (tmp_path / "crops/manifest.json").write_text("{")
+    (tmp_path / "plan.manifest.json").write_text("[1, 2]")
+    assert stage_counts(tmp_path) == []
+
+
+def test_parameters_count_every_labelled_image_once(finished: Path) -> None:
+    tests = labelled_tests(finished.parent)
+    found = {item.name: item for item in parameters(tests)}
+    assert {"steps", "level", "init", "is_degraded", "degradation.blur_sigma"} <= set(found)
+    assert sum(sum(column.counts) for column in found["steps"].columns) == tests.height
+    total = tuple(map(sum, zip(*(column.counts for column in found["init"].columns), strict=True)))
+    assert total == counts_of(tests)
+    noised = tests.drop_nulls("level")
+    assert sum(sum(column.counts) for column in found["level"].columns) == noised.height
+    assert "guidance" not in found, "a parameter that never changes says nothing"
+
+
+def test_rank_correlation_sees_a_trend() -> None:
+    n = 90
+    table = pl.DataFrame(
+        {"steps": list(range(n)), "label": [-1] * 30 + [0] * 30 + [1] * 30, "constant": [1.0] * n}
+    )
+    (steps,) = parameters(table)
+    assert steps.rank_correlation is not None
+    assert steps.rank_correlation > 0.9
+    assert len(steps.columns) == 8
+    assert sum(sum(column.counts) for column in steps.columns) == n
+
+
+def test_skewed_numbers_are_grouped_without_loss() -> None:
+    values = [1.0] * 50 + [float(v) for v in range(2, 12)]
+    table = pl.DataFrame({"strength": values, "label": [0] * 60})
+    (item,) = parameters(table)
+    assert sum(sum(column.counts) for column in item.columns) == 60
+    assert item.rank_correlation is None, "one of the two never changes"
+
+
+def test_no_labels_is_an_empty_table(tmp_path: Path) -> None:
+    assert labelled_tests(tmp_path).height == 0
+    assert parameters(labelled_tests(tmp_path)) == []
+
+
+def test_curves_by_stage_phase_and_kind(finished: Path) -> None:
+    found = {training.name: training for training in trainings(finished.parent)}
+    assert list(found) == ["Enhancer", "A-FINE"]
+    loss = next(chart for chart in found["Enhancer"].charts if chart.title == "loss")
+    assert {line.name for line in loss.lines} == {"train", "val"}
+    assert loss.is_main
+    assert [c.title for c in found["A-FINE"].charts] == [f"phase{n} loss" for n in (1, 2, 3)]
+    assert all("lr" not in chart.title for chart in found["Enhancer"].charts), "it never changes"
+
+
+def test_curves_survive_resume_and_bad_values(tmp_path: Path) -> None:
+    rows = [
+        {"step": 1, "loss": 3.0}, {"step": 2, "loss": 9.0}, {"step": 2, "loss": 2.0},
+        {"step": 3, "loss": float("nan")}, {"step": 4, "loss": None}, {"note": "no step"},
+        {"step": 5, "loss": 1.0, "parts": {"noise": 0.5}},
+    ]  # fmt: skip
+    path = tmp_path / "enhancer/metrics.jsonl"
+    path.parent.mkdir()
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (training,) = trainings(tmp_path)
+    (chart,) = training.charts
+    assert list(chart.lines[0].x) == [1, 2, 5]
+    assert list(chart.lines[0].y) == [3.0, 2.0, 1.0]
+
+
+def test_long_curves_are_thinned_and_keep_their_ends(tmp_path: Path) -> None:
+    path = tmp_path / "base/metrics.jsonl"
+    path.parent.mkdir()
+    path.write_text(
+        "".join(json.dumps({"step": i, "loss": 1 / (i + 1)}) + "\n" for i in range(9999))
+    )
+    (training,) = trainings(tmp_path)
+    for line in training.charts[0].lines:
+        assert len(line.x) <= 302
+        assert (line.x[0], line.x[-1]) == (0, 9998)
+
+
+def test_tables_drop_empty_columns_and_mark_the_best(finished: Path) -> None:
+    table2, accuracy = results(finished.parent)
+    assert "TID2013" not in table2.header
+    assert table2.best == ("", "71.4", "100.0", "76.6")
+    assert not accuracy.is_main
+    assert accuracy_of_ours(finished.parent) == "76.6 %"
+
+
+def test_timings_by_rule(finished: Path) -> None:
+    found = {item.rule: item for item in timings(finished.parent, {"scheduling": {}})}
+    assert found["enhancer_sample"].jobs == 2
+    assert found["enhancer_sample"].wall_s == pytest.approx(158.1)
+    assert found["crop"].device_hours == 0
+    four = timings(finished.parent, {"scheduling": {"enhancer_train_gpus": 4}})
+    hours = {item.rule: item.device_hours for item in four}
+    assert hours["enhancer_train"] == pytest.approx(4 * 139.5 / 3600)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(3.14, "3.1 s"), (48, "48 s"), (185, "3 min 05 s"), (7800, "2 h 10 min"), (59.6, "60 s")],
+)
+def test_durations_read_well(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_agreement_keeps_flagged_raters_first(finished: Path) -> None:
+    found = agreement(finished.parent)
+    assert found["raters"][0]["rater_id"] == "r02"
+    assert found["alpha"]["value"] == pytest.approx(0.612)
+    assert [name for name, _ in found["measures"]] == [
+        "Fleiss' κ",
+        "share of agreeing pairs of votes",
+    ]
+    assert agreement(finished.parent / "nowhere") == {}
