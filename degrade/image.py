@@ -82,8 +82,8 @@ def to_planes(image_u8: ImageU8) -> Planes:
 
 def to_image(planes: Planes) -> ImageU8:
     """float32 [3, H, W] to uint8 [H, W, 3]: clip and round."""
-    levels = np.rint(np.clip(planes, 0, 255)).astype(np.uint8)
-    return np.asarray(cv2.merge(list(levels)), dtype=np.uint8)
+    positive = cv2.merge(list(np.maximum(planes, 0)))
+    return np.asarray(cv2.convertScaleAbs(positive), dtype=np.uint8)  # rounds half to even, as rint
 
 
 def blur_planes(planes: Planes, blur: DrawnBlur, *, is_whole: bool = False) -> Planes:
@@ -132,19 +132,18 @@ def _noisy(planes: Planes, noise: DrawnNoise, generator: np.random.Generator) ->
 
 
 def _jpeg(planes: Planes, quality: float, codec: JpegCodec) -> Planes:
-    compress = diffjpeg if codec == "diffjpeg" else libjpeg
-    return compress(clip_levels(planes), quality)
+    return (diffjpeg if codec == "diffjpeg" else libjpeg)(planes, quality)
 
 
 def _finished(
     planes: Planes, final: DrawnFinal, codec: JpegCodec, height: int, width: int
 ) -> Planes:
     """The release's final part, in the drawn order."""
-    if final.order == "jpeg-shrink":
+    if final.order == "jpeg-shrink":  # what noise or an earlier JPEG left is clipped already
         planes = _jpeg(planes, final.jpeg_quality, codec)
     rows, cols = math.floor(height / final.shrink), math.floor(width / final.shrink)
     planes = resize_to(planes, max(1, rows), max(1, cols), final.mode)
     planes = blur_planes(planes, final.sinc)
     if final.order == "shrink-jpeg":
-        planes = _jpeg(planes, final.jpeg_quality, codec)
+        planes = _jpeg(clip_levels(planes), final.jpeg_quality, codec)
     return planes

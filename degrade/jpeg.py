@@ -56,7 +56,7 @@ def diffjpeg(planes: Planes, quality: float) -> Planes:
     """Compress and decompress in floating point.
 
     Args:
-        planes: RGB, float32 [3, H, W] in [0, 255].
+        planes: RGB, float32 [3, H, W], in [0, 255].
         quality: 1 to 100, real.
     Returns:
         float32 [3, H, W] in [0, 255].
@@ -138,12 +138,16 @@ def _halved(plane: Plane) -> Plane:
 def _code(plane: Plane, table: npt.NDArray[np.float64]) -> Plane:
     """Transform 8x8 blocks, quantise by `table` [8, 8], transform back."""
     height, width = plane.shape
-    blocks = _forward(np.ascontiguousarray(_forward(plane).T))  # transposed: [width, height]
+    blocks = _forward(_transposed(_forward(plane)))  # [width, height]
     blocks = blocks.reshape(width // _BLOCK, _BLOCK, height)
     blocks /= _tiled(8 * table * _SCALE_2D, height)
     np.rint(blocks, out=blocks)
     blocks *= _tiled(table * _SCALE_2D / 8, height)
-    return _inverse(np.ascontiguousarray(_inverse(blocks.reshape(width, height)).T))
+    return _inverse(_transposed(_inverse(blocks.reshape(width, height))))
+
+
+def _transposed(plane: Plane) -> Plane:
+    return np.asarray(cv2.transpose(plane), dtype=np.float32)
 
 
 def _tiled(table: npt.NDArray[np.float64], height: int) -> Plane:

@@ -8,6 +8,7 @@ processor's cache and whose variance is low by 0.03 %).
 
 from functools import lru_cache
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 from scipy import special
@@ -61,7 +62,8 @@ def add_poisson_noise(
     index |= bits
     noise: Planes = _poisson_table(photons).ravel().take(index).astype(np.float32)
     noise *= np.float32(scale * 255 / photons)
-    noise += _poisson_base(photons, scale).take(levels)
+    rows = levels.reshape(-1, levels.shape[-1])
+    noise += cv2.LUT(rows, _poisson_base(photons, scale)).reshape(levels.shape)
     return _added(planes, noise)
 
 
@@ -130,4 +132,4 @@ def _poisson_base(photons: int, scale: float) -> npt.NDArray[np.float32]:
     """What the table leaves out, for each level: the mean's whole part less the level."""
     levels = np.arange(256)
     whole = np.floor(levels / 255 * photons)
-    return (scale * (whole * 255 / photons - levels)).astype(np.float32)
+    return np.asarray(scale * (whole * 255 / photons - levels), dtype=np.float32)

@@ -56,25 +56,22 @@ def resize_to(planes: Planes, height: int, width: int, mode: ResizeMode) -> Plan
     resized = np.empty((planes.shape[0], height, width), dtype=np.float32)
     for plane, target in zip(planes, resized, strict=True):
         if mode == "area":
-            target[:] = _pool(plane, height, width)
+            cv2.transpose(_pool_rows(cv2.transpose(_pool_rows(plane, height)), width), dst=target)
         else:
             cv2.resize(plane, (width, height), dst=target, interpolation=_INTERPOLATION[mode])
     return resized
 
 
-def _pool(plane: npt.NDArray[np.float32], height: int, width: int) -> npt.NDArray[np.float32]:
-    """Adaptive average pooling of one plane, [H, W] to [height, width]."""
-    columns = np.ascontiguousarray(_pool_rows(plane, height).T)
-    return _pool_rows(columns, width).T
+def _pool_rows(plane: cv2.typing.MatLike, count: int) -> npt.NDArray[np.float32]:
+    """Average rows floor(i H / count) up to ceil((i + 1) H / count), for i below count.
 
-
-def _pool_rows(plane: npt.NDArray[np.float32], count: int) -> npt.NDArray[np.float32]:
-    """Average rows floor(i H / count) up to ceil((i + 1) H / count), for i below count."""
+    Adaptive average pooling is this along the rows, then along the columns.
+    """
     side = plane.shape[0]
     index = np.arange(count)
     first = index * side // count
     lengths = -(-(index + 1) * side // count) - first
-    pooled: npt.NDArray[np.float32] = plane[first]
+    pooled = np.asarray(plane[first], dtype=np.float32)
     for extra in range(1, int(lengths.max())):
         longer = np.flatnonzero(lengths > extra)
         if len(longer) == count:
