@@ -80,7 +80,8 @@ def backbone_shape(path: str | Path) -> TrunkShape:
 def save(model: AFine, path: str | Path) -> None:
     """Write our safetensors file, atomically; equal weights give equal bytes."""
     tensors = {name: value.detach().cpu().contiguous() for name, value in _official(model).items()}
-    metadata = {"format": "pt", "afine": json.dumps(model.shape.as_dict(), sort_keys=True)}
+    # one entry only: with several, safetensors writes them in random order
+    metadata = {"afine": json.dumps(model.shape.as_dict(), sort_keys=True)}
     write_bytes(path, safetensors.torch.save(dict(sorted(tensors.items())), metadata))
 
 

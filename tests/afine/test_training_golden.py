@@ -85,9 +85,7 @@ def check_grads(model: AFine, grads: dict[str, torch.Tensor], stage: str) -> Non
             torch.testing.assert_close(found, expected, rtol=1e-3, atol=atol, msg=name)
 
 
-def check_after_first(
-    model: AFine, grads: dict[str, torch.Tensor], stage: str, lr: float
-) -> None:
+def check_after_first(model: AFine, grads: dict[str, torch.Tensor], stage: str, lr: float) -> None:
     """Adam's first step is lr times the gradient's sign, so noise decides where it is near 0."""
     for name, expected in grads.items():
         if name.startswith(f"{stage}.") and name.endswith(".after_iter1"):
