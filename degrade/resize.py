@@ -15,6 +15,7 @@ import numpy.typing as npt
 from degrade.parameters import ResizeMode
 
 Planes = npt.NDArray[np.float32]
+_CUBIC = -0.75
 _INTERPOLATION = {"bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC}
 
 
@@ -28,15 +29,22 @@ def resize_by_factor(planes: Planes, factor: float, mode: ResizeMode) -> Planes:
     Returns:
         float32 [C, floor(H * factor), floor(W * factor)].
     """
-    height = math.floor(planes.shape[1] * factor)
-    width = math.floor(planes.shape[2] * factor)
-    if mode == "area" or factor == 1:
-        return resize_to(planes, height, width, mode)
-    flag = _INTERPOLATION[mode]
+    sides = planes.shape[1:]
+    height, width = (math.floor(side * factor) for side in sides)
+    if mode == "area" or factor == 1 or min(height, width) < 1:
+        return resize_to(planes, max(1, height), max(1, width), mode)
+    if mode == "bilinear" and (height, width) == sides:
+        return planes  # torch, too, leaves the image alone then; bicubic is computed
     resized = np.empty((planes.shape[0], height, width), dtype=np.float32)
+    is_copied = all(round(side * factor) == side for side in sides)
     for plane, target in zip(planes, resized, strict=True):
-        larger = cv2.resize(plane, None, fx=factor, fy=factor, interpolation=flag)
-        target[:] = larger[:height, :width]
+        if is_copied:  # OpenCV copies where its rounded size is the same
+            rows = _interpolate_rows(plane, height, factor, mode)
+            target[:] = _interpolate_rows(rows.T, width, factor, mode).T
+        else:
+            flag = _INTERPOLATION[mode]
+            larger = cv2.resize(plane, None, fx=factor, fy=factor, interpolation=flag)
+            target[:] = larger[:height, :width]
     return resized
 
 
@@ -80,3 +88,28 @@ def _pool_rows(plane: cv2.typing.MatLike, count: int) -> npt.NDArray[np.float32]
             pooled[longer] += plane[first[longer] + extra]
     pooled *= (1 / lengths).astype(np.float32)[:, None]
     return pooled
+
+
+def _interpolate_rows(
+    plane: npt.NDArray[np.float32], count: int, factor: float, mode: ResizeMode
+) -> npt.NDArray[np.float32]:
+    """Interpolate between rows at (i + 1/2) / factor - 1/2, with repeated borders."""
+    position = (np.arange(count) + 0.5) / factor - 0.5
+    first = np.floor(position)
+    x = (position - first)[:, None]
+    if mode == "bilinear":
+        taps = {0: 1 - x, 1: x}
+    else:
+        a = _CUBIC
+        far, near = 1 + x, 2 - x
+        taps = {
+            -1: a * (far**3 - 5 * far**2 + 8 * far - 4),
+            0: (a + 2) * x**3 - (a + 3) * x**2 + 1,
+            1: (a + 2) * (1 - x) ** 3 - (a + 3) * (1 - x) ** 2 + 1,
+            2: a * (near**3 - 5 * near**2 + 8 * near - 4),
+        }
+    rows = first.astype(np.intp)
+    total = np.zeros((count, plane.shape[1]))
+    for offset, weight in taps.items():
+        total += plane[np.clip(rows + offset, 0, plane.shape[0] - 1)] * weight
+    return np.asarray(total, dtype=np.float32)
