@@ -9,6 +9,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from degrade.presets import PresetName
 from enhancer.sample.config import SampleConfig
 from runtime.settings import Section, StageSpec, speed_field
 
@@ -164,6 +165,9 @@ class TrainConfig(Section):
         "zero",
         description="new PACA blocks: zero output (step 0 equals the base model) or random",
     )
+    conditioning_channels: tuple[int, int, int, int] = Field(
+        (16, 32, 96, 256), description="widths of a new conditioning net (SD1.5 size)"
+    )
     roles: Literal["release", "paper"] = Field(
         "release",
         description="release: clean target, degraded condition; paper: degraded latent, original "
@@ -176,7 +180,9 @@ class TrainConfig(Section):
     degraded_fraction: float = Field(
         0.5, ge=0, le=1, description="share of degraded inputs (appendix 1.2)"
     )
-    degradation: str = Field("diffiqa-released", description="degradation preset")
+    degradation: PresetName = Field(
+        "diffiqa-released", description="degradation preset of the degraded half"
+    )
     prompt: str = Field("", description="prompt of all training images (release: empty)")
     optimizer: Literal["adam", "adamw"] = Field(
         "adamw", description="Adam (paper) or AdamW (release)"

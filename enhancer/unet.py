@@ -123,7 +123,7 @@ class PacaUNet2DConditionModel(UNet2DConditionModel):  # type: ignore[misc]
             for index, pixel_attention in enumerate(block.pixel_attentions):
                 layer = functools.partial(_up_layer, block, index, pixel_attention)
                 inputs = (hidden, embedding, text, skips.pop(), contexts.pop())
-                if self.training and torch.is_grad_enabled() and block.gradient_checkpointing:
+                if torch.is_grad_enabled() and block.gradient_checkpointing:
                     hidden = torch.utils.checkpoint.checkpoint(layer, *inputs, use_reentrant=False)
                 else:
                     hidden = layer(*inputs)

@@ -56,6 +56,14 @@ class Progress:
             text += f", {_clock((self._total - self._done) / rate)} left"
         return ", ".join(filter(None, [text, note, self._dropped_text()]))
 
+    def seconds_left(self) -> float:
+        """Predict the seconds to the end from the rate so far; 0 if the total is unknown."""
+        elapsed_s = time.monotonic() - self._start_s
+        done_now = self._done - self._done_before
+        if self._total is None or done_now == 0:
+            return 0.0
+        return elapsed_s / done_now * (self._total - self._done)
+
     def close(self) -> None:
         """End the bar, or write a last line."""
         if self._bar is not None:

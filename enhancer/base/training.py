@@ -18,17 +18,17 @@ from enhancer.base.autoencoder import (
     skeleton_parameters,
     standardize_latents,
 )
-from enhancer.base.batches import image_tensor, patches, turned
+from enhancer.base.batches import patches
 from enhancer.base.denoiser import build_noise_schedule, build_unet
 from enhancer.base.fitting import fit
 from enhancer.components import embed_prompts, load_text, load_vae
 from enhancer.config import BaseConfig
+from enhancer.poses import POSES, image_tensor, turned
 from runtime.metrics import MetricsLog
 from runtime.seeds import item_seed, rng
 from runtime.torch_device import torch_generator
 
 _log = logging.getLogger(__name__)
-_POSES = 8
 _BATCH_OF_INFERENCE = 8
 _TEST_TIMESTEPS = (100, 300, 500, 700, 900)
 Images = npt.NDArray[np.uint8]
@@ -179,7 +179,7 @@ def _denoising_loss(unet: UNet2DConditionModel, latents: Tensor, text: Tensor, s
 
 def _latents_of_all_poses(vae: AutoencoderKL, images_u8: Images) -> Tensor:
     """Latents of every image in its eight mirrored and turned poses."""
-    posed = [turned(image, pose) for image in images_u8 for pose in range(_POSES)]
+    posed = [turned(image, pose) for image in images_u8 for pose in range(POSES)]
     return encode(vae, np.stack(posed))
 
 

@@ -1,0 +1,1 @@
+"""Training of the enhancer's ControlNet, conditioning net and PACA blocks."""
