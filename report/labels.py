@@ -12,6 +12,7 @@ _VALUES = (-1, 0, 1)
 _TO = "\N{EN DASH}"
 _BINS = 8
 _FEW = 7
+_MOST_ITEMS = 4
 _NOT_A_PARAMETER = frozenset(
     {"test_id", "crop_id", "shard", "seed", "degrade_seed", "work", "study", "ref_id", "label",
      "n_worse", "n_similar", "n_better", "n_votes", "margin", "policy", "is_synthetic", "split",
@@ -83,6 +84,13 @@ def _flat_columns(table: pl.DataFrame) -> Iterator[tuple[str, pl.DataFrame]]:
             inner = [
                 (f"{name}.{field.name}", expression.struct.field(field.name))
                 for field in kind.fields
+            ]
+            waiting = inner + waiting
+        elif isinstance(kind, pl.List):
+            longest = min(int(part["value"].list.len().max() or 0), _MOST_ITEMS)  # type: ignore[arg-type]
+            inner = [
+                (f"{name} {index + 1}", expression.list.get(index, null_on_oob=True))
+                for index in range(longest)
             ]
             waiting = inner + waiting
         elif kind.is_numeric() or kind in (pl.Boolean, pl.String):

@@ -13,6 +13,7 @@ import polars as pl
 
 from runtime.stage import Rejections
 from shards.config import DatasetConfig
+from shards.nested import without_nulls
 from shards.sources import RunTables, SampleIndex
 
 # where a row was computed, and what its key already says
@@ -138,5 +139,9 @@ def describe_test(row: Mapping[str, Any], label: Mapping[str, Any] | None) -> di
         "margin": label["margin"] if label else None,
         "policy": label["policy"] if label else None,
         "is_synthetic": bool(label["is_synthetic"]) if label else False,
-        **{name: value for name, value in row.items() if name not in PLAN_COLUMNS_LEFT_OUT},
+        **{
+            name: without_nulls(value)
+            for name, value in row.items()
+            if name not in PLAN_COLUMNS_LEFT_OUT
+        },
     }

@@ -162,7 +162,7 @@ def hub_type(kind: pl.DataType) -> dict[str, Any]:
         return {"struct": fields}
     if isinstance(kind, pl.List):
         inner = hub_type(kind.inner)  # type: ignore[arg-type]
-        return {"list": inner["struct"] if "struct" in inner else inner["dtype"]}
+        return {"list": inner["dtype"]}
     if kind.is_integer():
         return {"dtype": "int64"}
     if kind.is_float():

@@ -77,5 +77,5 @@ def _filled(value: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
     for name, inner in value.items():
         if isinstance(inner, Mapping):
             yield from _filled(inner, f"{prefix}{name}.")
-        elif inner is not None and inner != []:
+        elif inner is not None:
             yield f"{prefix}{name}"

@@ -15,6 +15,7 @@ from runtime.atomic import read_json
 from runtime.errors import DataError
 from runtime.tables import read_table
 from runtime.tars import Member, list_tar
+from shards.nested import lists_to_records
 
 CROP_COLUMNS = (
     "crop_id", "photo_id", "source", "row", "col", "size_px", "split", "shard", "offset",
@@ -33,7 +34,7 @@ class RunTables:
 
     Attributes:
         crops: one row per reference, sorted by crop_id.
-        plan: one row per planned test image, sorted by test_id.
+        plan: one row per planned test image, sorted by test_id; lists of records are records.
         labels: one row per labelled test image.
     """
 
@@ -80,7 +81,7 @@ def read_tables(root: Path) -> RunTables:
             f"{root / 'plan.parquet'}: reference '{unknown['crop_id'][0]}' is not in "
             f"crops.parquet ({unknown.height} such rows); rerun `degrade plan`"
         )
-    return RunTables(crops.sort("crop_id"), plan.sort("test_id"), labels)
+    return RunTables(crops.sort("crop_id"), lists_to_records(plan.sort("test_id")), labels)
 
 
 def check_splits(crops: pl.DataFrame, *, where: str) -> None:

@@ -40,7 +40,9 @@ def test_unreadable_manifests_are_left_out(tmp_path: Path) -> None:
 def test_parameters_count_every_labelled_image_once(finished: Path) -> None:
     tests = labelled_tests(finished.parent)
     found = {item.name: item for item in parameters(tests)}
-    assert {"steps", "level", "init", "is_degraded", "degradation.blur_sigma"} <= set(found)
+    assert {"steps", "level", "init", "is_degraded", "degradation.stages 1.blur.sigma_px"} <= set(
+        found
+    )
     assert sum(sum(column.counts) for column in found["steps"].columns) == tests.height
     total = tuple(map(sum, zip(*(column.counts for column in found["init"].columns), strict=True)))
     assert total == counts_of(tests)

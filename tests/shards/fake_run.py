@@ -30,7 +30,14 @@ _LOADERS = {
     "hubble-deep-field": skimage.data.hubble_deep_field,
 }  # fmt: skip
 SIZE_PX = 64
-DEGRADATION = pl.Struct({"blur_sigma": pl.Float64, "noise_level": pl.Float64, "jpeg": pl.Int64})
+_STAGE = pl.Struct(
+    {
+        "blur": pl.Struct({"kernel": pl.String, "sigma_px": pl.Float64, "cutoff_rad": pl.Float64}),
+        "noise": pl.Struct({"kind": pl.String, "level": pl.Float64}),
+        "jpeg_quality": pl.Float64,
+    }
+)
+DEGRADATION = pl.Struct({"stages": pl.List(_STAGE), "codec": pl.String})
 
 
 def make_run(
@@ -103,11 +110,7 @@ def _write_plan(root: Path, crops: list[dict[str, Any]]) -> pl.DataFrame:
                     "test_id": f"{crop['crop_id']}_{k:02}", "crop_id": crop["crop_id"], "k": k,
                     "shard": index % 2, "seed": int(draw.integers(2**62)),
                     "is_degraded": is_degraded, "degrade_seed": int(draw.integers(2**62)),
-                    "degradation": {
-                        "blur_sigma": float(draw.uniform(0.2, 3)),
-                        "noise_level": float(draw.uniform(1, 30)),
-                        "jpeg": int(draw.integers(30, 95)),
-                    } if is_degraded else None,
+                    "degradation": _degradation(draw) if is_degraded else None,
                     "init": "noise" if is_noise else "released",
                     "steps": int(draw.integers(20, 1001)),
                     "level": None if is_noise else int(draw.integers(20, 1000)),
@@ -121,6 +124,27 @@ def _write_plan(root: Path, crops: list[dict[str, Any]]) -> pl.DataFrame:
     write_table(root / "plan.parquet", plan)
     write_json(root / "plan.manifest.json", {"stage": "degrade plan", "counts": {"out": len(rows)}})
     return plan
+
+
+def _degradation(draw: np.random.Generator) -> dict[str, Any]:
+    """Two stages; as in the real plan, what a draw does not use is null."""
+    stages = []
+    for _ in range(2):
+        is_sinc, has_noise = draw.random() < 0.15, draw.random() < 0.6
+        stages.append(
+            {
+                "blur": {
+                    "kernel": "sinc" if is_sinc else "iso",
+                    "sigma_px": None if is_sinc else float(draw.uniform(0.2, 3)),
+                    "cutoff_rad": float(draw.uniform(1, 3)) if is_sinc else None,
+                },
+                "noise": {"kind": "gaussian", "level": float(draw.uniform(1, 30))}
+                if has_noise
+                else None,
+                "jpeg_quality": float(draw.uniform(30, 95)),
+            }
+        )
+    return {"stages": stages, "codec": "libjpeg"}
 
 
 def _write_samples(root: Path, crops: list[dict[str, Any]], plan: pl.DataFrame) -> None:

@@ -12,8 +12,9 @@ import yaml
 from runtime.settings import load_run
 from shards.card import hub_type
 from shards.config import DatasetConfig
+from shards.nested import lists_to_records
 from shards.write import write_dataset
-from tests.shards.fake_run import DEGRADATION, SIZE_PX, make_run
+from tests.shards.fake_run import SIZE_PX, make_run
 
 
 def test_plain_webdataset(written: Path) -> None:
@@ -39,20 +40,24 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return datasets, str(tmp_path_factory.mktemp("hub"))
 
 
+def _plan(root: Path) -> pl.DataFrame:
+    return lists_to_records(pl.read_parquet(root / "plan.parquet"))
+
+
 def test_hugging_face_reads_the_folder(written: Path, hub: Any) -> None:
     datasets, cache = hub
     loaded = datasets.load_dataset(str(written / "dataset"), cache_dir=cache)
     assert {split: len(part) for split, part in loaded.items()} == {
         "train": 8, "validation": 2, "test": 2,
     }  # fmt: skip
-    plan = {row["test_id"]: row for row in pl.read_parquet(written / "plan.parquet").to_dicts()}
+    plan = {row["test_id"]: row for row in _plan(written).to_dicts()}
     for sample in loaded["train"]:
         for kk, test in sample["json"]["tests"].items():
             if test is None:
                 assert sample[f"{kk}.png"] is None
             else:
                 row = plan[f"{sample['__key__']}_{kk}"]
-                assert test["degradation"] == row["degradation"]
+                assert test["degradation"] == row["degradation"], "types come from the card"
                 assert (test["level"], test["seed"]) == (row["level"], row["seed"])
                 assert sample[f"{kk}.png"].size == (SIZE_PX, SIZE_PX)
 
@@ -155,10 +160,9 @@ def test_card_of_peoples_labels(tmp_path: Path) -> None:
         (pl.Int8(), {"dtype": "int64"}), (pl.Float32(), {"dtype": "float64"}),
         (pl.Boolean(), {"dtype": "bool"}), (pl.String(), {"dtype": "string"}),
         (pl.List(pl.Int64()), {"list": "int64"}),
-        (pl.List(pl.Struct({"a": pl.String()})), {"list": [{"name": "a", "dtype": "string"}]}),
-        (DEGRADATION, {"struct": [
-            {"name": "blur_sigma", "dtype": "float64"}, {"name": "noise_level", "dtype": "float64"},
-            {"name": "jpeg", "dtype": "int64"}]}),
+        (pl.Struct({"a": pl.Struct({"b": pl.String()}), "c": pl.Int32()}), {"struct": [
+            {"name": "a", "struct": [{"name": "b", "dtype": "string"}]},
+            {"name": "c", "dtype": "int64"}]}),
     ],
 )  # fmt: skip
 def test_types_for_the_hub(kind: pl.DataType, expected: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ from runtime.atomic import read_json
 from runtime.errors import ConfigError, DataError
 from runtime.settings import load_run
 from runtime.tars import list_tar, write_tar
+from shards.nested import lists_to_records, without_nulls
 from shards.read import iter_references
 from shards.write import write_dataset
 from tests.shards.fake_run import make_run
@@ -42,13 +43,14 @@ def test_pixels_are_the_samples_bytes(written: Path) -> None:
 
 
 def test_json_repeats_the_plan(written: Path) -> None:
-    plan = {row["test_id"]: row for row in pl.read_parquet(written / "plan.parquet").to_dicts()}
+    table = lists_to_records(pl.read_parquet(written / "plan.parquet"))
+    plan = {row["test_id"]: row for row in table.to_dicts()}
     for reference in iter_references(written / "dataset"):
         for kk, test in reference.record["tests"].items():
             row = plan[f"{reference.key}_{kk}"]
-            assert {
-                name: test[name] for name in ("steps", "level", "init", "seed", "degradation")
-            } == {name: row[name] for name in ("steps", "level", "init", "seed", "degradation")}
+            for name in ("steps", "level", "init", "seed"):
+                assert test[name] == row[name]
+            assert test["degradation"] == without_nulls(row["degradation"])
             assert sum(test["votes"].values()) == 3
             assert test["is_synthetic"] is True
 
@@ -214,3 +216,19 @@ def test_split_digest_depends_on_the_split_only(written: Path) -> None:
     assert facts["unit"] == "photo_id"
     table = pl.read_parquet(written / "dataset/splits.parquet")
     assert table.group_by("photo_id").agg(pl.col("split").n_unique())["split"].max() == 1
+
+
+def test_lists_of_records_become_records_by_position() -> None:
+    item = pl.Struct({"x": pl.Int64, "y": pl.String})
+    kind = pl.Struct({"stages": pl.List(item), "name": pl.String, "sizes": pl.List(pl.Int64)})
+    values = [
+        {"stages": [{"x": 1, "y": None}, {"x": 2, "y": "b"}], "name": "two", "sizes": [3]},
+        {"stages": [{"x": 3, "y": "c"}], "name": None, "sizes": []},
+        None,
+    ]
+    rows = lists_to_records(pl.DataFrame({"d": values}, schema={"d": kind}))["d"].to_list()
+    assert [without_nulls(row) for row in rows] == [
+        {"stages": {"1": {"x": 1}, "2": {"x": 2, "y": "b"}}, "name": "two", "sizes": [3]},
+        {"stages": {"1": {"x": 3, "y": "c"}}, "sizes": []},
+        None,
+    ]
