@@ -18,7 +18,7 @@ from report.labels import Parameter, columns_by, counts_of, labelled_tests, para
 from report.pairs import Pair, data_uri, draw_pairs
 from report.stages import StageCounts, stage_counts
 from report.tables import accuracy_of_ours, figures, results
-from report.timings import duration, timings
+from report.timings import duration, sampling_devices, timings
 from runtime.settings import RunSettings
 
 _ALPHA, _TIMES = "\N{GREEK SMALL LETTER ALPHA}", "\N{MULTIPLICATION SIGN}"
@@ -88,6 +88,7 @@ def page_values(run: RunSettings, settings: ReportConfig) -> dict[str, Any]:
         "tables": results(root),
         "figures": figures(root),
         "timings": times,
+        "devices": sampling_devices(root),
         "timing_bars": _timing_bars(times),
         "total_s": sum(timing.wall_s for timing in times),
         "device_hours": sum(timing.device_hours for timing in times),
@@ -105,13 +106,12 @@ def _tiles(
     tests: pl.DataFrame, stages: Sequence[StageCounts], about: Mapping[str, Any], root: Path
 ) -> list[tuple[str, str]]:
     """The few numbers at the top of the page."""
-    by_name = {stage.name: stage.counts for stage in stages}
+    made = {stage.name: stage.made for stage in stages}
     tiles = []
-    for text, stage in (
-        ("reference crops", "crop run"), ("test images", "enhancer sample"),
-    ):  # fmt: skip
-        if "out" in by_name.get(stage, {}):
-            tiles.append((svg.number(by_name[stage]["out"]), text))
+    for text, stage in (("reference crops", "crop run"), ("test images", "enhancer sample")):
+        found = made.get(stage)
+        if found:
+            tiles.append((svg.number(found[0]), text))
     if tests.height:
         tiles.append((svg.number(tests.height), "labelled images"))
     if about.get("alpha"):

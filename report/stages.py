@@ -18,10 +18,14 @@ _MANIFESTS = (
     "annotations/*manifest.json", "dataset/manifest.json", "afine/*manifest.json",
     "afine/phase*/manifest.json",
 )  # fmt: skip
-_UNITS = {
-    "crop run": "crops", "degrade plan": "test images", "degrade apply": "images",
-    "enhancer sample": "test images", "shards write": "test images",
-}  # fmt: skip
+# what a stage calls what it takes in and what it puts out, where that is not "in" and "out"
+_FLOW = {
+    "crop run": ("files", "crops"),
+    "degrade plan": ("references", "test_images"),
+    "degrade apply": ("", "images"),
+    "annotation_import simulate": ("images", "voted"),
+    "annotation_import import": ("pairs", "labelled"),
+}
 
 
 @dataclass
@@ -35,7 +39,6 @@ class StageCounts:
         rejected: rejected items by reason.
         left_out: items left out on purpose by reason.
         rows: rejected items: key, reason, detail.
-        unit: what is counted, if known.
     """
 
     name: str
@@ -44,7 +47,6 @@ class StageCounts:
     rejected: Counter[str] = field(default_factory=Counter)
     left_out: Counter[str] = field(default_factory=Counter)
     rows: list[Mapping[str, str]] = field(default_factory=list)
-    unit: str = ""
 
     def add(self, manifest: Mapping[str, Any]) -> None:
         """Add one manifest's counts."""
@@ -54,15 +56,46 @@ class StageCounts:
                 self.rejected.update(_reasons(value))
             elif name == "left_out":
                 self.left_out.update(_reasons(value))
-            elif isinstance(value, (int, float)) and not isinstance(value, bool):
-                self.counts[name] += value  # type: ignore[assignment]
+            else:
+                self.counts.update(_numbers(name, value))
         rows = manifest.get("rejected", [])
         self.rows += [row for row in rows if isinstance(row, Mapping)]
 
     @property
+    def taken(self) -> tuple[float, str] | None:
+        """What the stage took in: number and name."""
+        return self._flow(0, "in")
+
+    @property
+    def made(self) -> tuple[float, str] | None:
+        """What the stage put out: number and name."""
+        return self._flow(1, "out")
+
+    @property
     def others(self) -> dict[str, float]:
-        """Counts beside in and out."""
-        return {name: n for name, n in self.counts.items() if name not in {"in", "out"}}
+        """Counts beside what was taken in and put out."""
+        shown = {"in", "out", *_FLOW.get(self.name, ())}
+        return {name: n for name, n in self.counts.items() if name not in shown}
+
+    def rare_first(self) -> list[Mapping[str, str]]:
+        """Rejected items, those with the rarest reasons first."""
+        often = Counter(str(row.get("reason")) for row in self.rows)
+        return sorted(self.rows, key=lambda row: often[str(row.get("reason"))])
+
+    def _flow(self, side: int, usual: str) -> tuple[float, str] | None:
+        name = _FLOW.get(self.name, (usual, usual))[side]
+        if name not in self.counts:
+            return None
+        return self.counts[name], "" if name == usual else name.replace("_", " ")
+
+
+def _numbers(name: str, value: Any) -> dict[str, float]:
+    """Plain numbers of a count, which may hold counts of its own."""
+    if isinstance(value, Mapping):
+        inner = (_numbers(f"{name} {key}", item) for key, item in value.items())
+        return {key: n for part in inner for key, n in part.items()}
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return {name: value} if is_number else {}
 
 
 def stage_counts(root: Path) -> list[StageCounts]:
@@ -73,7 +106,7 @@ def stage_counts(root: Path) -> list[StageCounts]:
         if manifest is None:
             continue
         name = str(manifest.get("stage") or path.relative_to(root).parent)
-        stage = found.setdefault(name, StageCounts(name, unit=_UNITS.get(name, "")))
+        stage = found.setdefault(name, StageCounts(name))
         stage.add(manifest)
     if "crop run" in found and not found["crop run"].rows:
         found["crop run"].rows += _rejected_photographs(root / "crops/rejected.parquet")

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from runtime.metrics import read_metrics
+
 # rules that ask for devices, and the configuration key that says how many
 _DEVICE_RULES = {
     "enhancer_base": "",
@@ -52,6 +54,12 @@ def timings(root: Path, config: Mapping[str, Any]) -> list[Timing]:
             for row in csv.DictReader(handle, delimiter="\t"):
                 _add(found.setdefault(rule, Timing(rule)), row, _devices(rule, config))
     return sorted(found.values(), key=lambda timing: -timing.wall_s)
+
+
+def sampling_devices(root: Path) -> list[str]:
+    """Names of the devices that images were sampled on."""
+    rows = (row for path in root.glob("samples/metrics/*.jsonl") for row in read_metrics(path))
+    return sorted({str(row["device"]) for row in rows if row.get("device")})
 
 
 def _add(timing: Timing, row: Mapping[str, Any], devices: int) -> None:

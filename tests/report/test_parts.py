@@ -19,6 +19,8 @@ def test_stages_sum_over_shards_and_name_reasons(finished: Path) -> None:
     assert next(iter(stages)) == "crop run"
     assert stages["enhancer sample"].shards == 2
     assert stages["enhancer sample"].counts["out"] == 72
+    assert stages["crop run"].taken == (8, "files")
+    assert stages["crop run"].others["splits train"] == 8
     assert dict(stages["crop run"].rejected) == {"unreadable": 1, "too small": 1}
     assert dict(stages["shards write"].left_out) == {"no label": 2}
 

@@ -92,7 +92,12 @@ def _write_crops(root: Path, per_photo: int) -> list[dict[str, Any]]:
         root / "crops/manifest.json",
         {
             "stage": "crop run",
-            "counts": {"in": 8, "out": len(rows), "rejected": {"unreadable": 1, "too small": 1}},
+            "counts": {
+                "files": 8,
+                "crops": len(rows),
+                "rejected": {"unreadable": 1, "too small": 1},
+                "splits": {"train": 8, "val": 2, "test": 2},
+            },
             "rejected": [{"key": "bad.jpg", "reason": "unreadable", "detail": "cut short"}],
         },
     )
