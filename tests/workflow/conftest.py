@@ -45,7 +45,8 @@ class Run:
         """Snakemake with this repository's Snakefile and profile, and the run's config."""
         return [
             *(sys.executable, "-m", "snakemake", "-s", str(ROOT / "Snakefile")),
-            *("--cores", "2", "--resources", "gpu=20", "--configfile", "config.yaml"),
+            # last a flag with one value: the others would swallow a target that follows
+            *("--configfile", "config.yaml", "--resources", "gpu=20", "--cores", "2"),
         ]
 
     def planned(self, *arguments: str) -> dict[str, int]:

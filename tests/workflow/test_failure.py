@@ -9,10 +9,11 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.workflow.stand_ins import ROOT, StandIns, stand_ins
 
-CORES = ("--cores", "4", "--resources", "gpu=20")
+CORES = ("--resources", "gpu=20", "--cores", "4")
 # a try that fails while the file `broken` is there
 BROKEN = 'if [ "$name $item" = "{what}" ] && [ -e broken ]; then echo "no luck" >&2; exit 2; fi'
 
@@ -118,9 +119,14 @@ def test_a_locked_and_incomplete_folder_is_recovered_by_the_documented_command(t
 
 @pytest.mark.parametrize("profile", ["default", "slurm"])
 def test_profiles_redo_incomplete_work_and_keep_going(profile):
-    import yaml
-
     path = Path(ROOT, "workflow/profiles", profile, "config.yaml")
     values = yaml.safe_load(path.read_text(encoding="utf-8"))
     assert values["rerun-incomplete"] is True and values["keep-going"] is True
     assert values["scheduler"] == "greedy"
+
+
+def test_the_default_profile_is_found_from_any_folder(tmp_path):
+    """Snakemake looks in `profiles/` beside the Snakefile, which is a link."""
+    shown = stand_ins(tmp_path, shards=1).snakemake("-n", "--cores", "1")
+    assert "Using workflow specific profile" in shown.stdout
+    assert "profiles/default for setting" in shown.stdout
