@@ -14,6 +14,8 @@ from typing import Any, Protocol
 
 import polars as pl
 import torch
+from diffusers.utils import logging as diffusers_logging
+from transformers.utils import logging as transformers_logging
 
 from enhancer.checkpoints import load_nets
 from enhancer.components import base_folder
@@ -162,6 +164,7 @@ def _denoise(
     stop: Stop,
 ) -> None:
     """Load the models and let the engine work until all images are there or it must stop."""
+    silence_model_libraries()
     device, dtype = choose_device(), getattr(torch, settings.dtype)
     if device.type == "cpu":
         use_threads(settings.cpu_threads)
@@ -200,6 +203,13 @@ def _denoise(
         store.park(parked)
     finally:
         monitor.closed()
+
+
+def silence_model_libraries() -> None:
+    """Keep notes about number formats and progress bars of loading out of the log."""
+    diffusers_logging.set_verbosity_error()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
 
 
 def _load_prompted_nets(

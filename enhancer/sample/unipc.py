@@ -18,7 +18,6 @@ its own. The order of multiplications and additions is fixed and elementwise, he
 result does not depend on its neighbours.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -176,64 +175,54 @@ def coefficient_table(sigmas: Float64, prediction: Prediction = "epsilon") -> Fl
         UniPC (Zhao et al. 2023), Alg. 1 and 2 with B(h) = exp(-h) - 1, p = 2; first
         step and last step of order 1.
     """
-    count = len(sigmas) - 1
     alpha = 1.0 / np.sqrt(1.0 + sigmas**2)
     std = sigmas * alpha
     with np.errstate(divide="ignore"):
-        lam = -np.log(sigmas)
-    table = np.zeros((count, COLUMNS))
-    for i in range(count):
-        row = table[i]
-        if prediction == "epsilon":
-            row[DATA_X], row[DATA_OUT] = 1.0 / alpha[i], -std[i] / alpha[i]
-        else:
-            row[DATA_X], row[DATA_OUT] = alpha[i], -std[i]
-        if i == 0:
-            row[CORR_X] = 1.0
-        else:
-            _corrector(row, i, alpha, std, lam, order=min(i, 2, count - i + 1))
-        _predictor(row, i, alpha, std, lam, order=min(i + 1, 2, count - i))
+        h = np.diff(-np.log(sigmas))
+    table = np.zeros((len(h), COLUMNS))
+    if prediction == "epsilon":
+        table[:, DATA_X], table[:, DATA_OUT] = 1.0 / alpha[:-1], -std[:-1] / alpha[:-1]
+    else:
+        table[:, DATA_X], table[:, DATA_OUT] = alpha[:-1], -std[:-1]
+    table[0, CORR_X] = 1.0
+    _fill_corrector(table[1:], alpha[1:-1], std[:-1], h[:-1])
+    _fill_predictor(table, alpha[1:], std, h)
     return table
 
 
-def _corrector(
-    row: Float64, i: int, alpha: Float64, std: Float64, lam: Float64, *, order: int
-) -> None:
-    """Fill in c_i = first-order step from c_{i-1} + corrections by m_i, m_{i-1}, m_{i-2}."""
-    h = lam[i] - lam[i - 1]
-    phi1 = math.expm1(-h)
-    row[CORR_LAST] = std[i] / std[i - 1]
-    row[CORR_M1] = -alpha[i] * phi1
-    if order == 1:
-        weights = np.array([0.5])
-    else:
-        r = (lam[i - 2] - lam[i - 1]) / h
-        phi2 = phi1 / -h - 1.0
-        phi3 = phi2 / -h - 0.5
-        weights = np.linalg.solve(
-            np.array([[1.0, 1.0], [r, 1.0]]), np.array([phi2 / phi1, 2.0 * phi3 / phi1])
-        )
-        older = alpha[i] * phi1 * weights[0] / r
-        row[CORR_M2] -= older
-        row[CORR_M1] += older
-    newest = alpha[i] * phi1 * weights[-1]
-    row[CORR_M] -= newest
-    row[CORR_M1] += newest
+def _fill_corrector(rows: Float64, alpha: Float64, std: Float64, h: Float64) -> None:
+    """c_i = first-order step from c_{i-1}, corrected by m_i, m_{i-1} and, from i = 2, m_{i-2}.
+
+    `rows`, `alpha` and `h` begin at i = 1 (h is that of the step into i), `std` at i = 0.
+    """
+    phi1 = np.expm1(-h)
+    phi2 = phi1 / -h - 1.0
+    phi3 = phi2 / -h - 0.5
+    newest = np.full(len(h), 0.5)
+    older = np.zeros(len(h))
+    r = -h[:-1] / h[1:]
+    # the 2 x 2 system [[1, 1], [r, 1]] w = [phi2, 2 phi3] / phi1
+    weight = (phi2[1:] - 2.0 * phi3[1:]) / phi1[1:] / (1.0 - r)
+    newest[1:] = phi2[1:] / phi1[1:] - weight
+    older[1:] = weight / r
+    scale = alpha * phi1
+    rows[:, CORR_LAST] = std[1:] / std[:-1]
+    rows[:, CORR_M] = -scale * newest
+    rows[:, CORR_M2] = -scale * older
+    rows[:, CORR_M1] = scale * (newest + older - 1.0)
 
 
-def _predictor(
-    row: Float64, i: int, alpha: Float64, std: Float64, lam: Float64, *, order: int
-) -> None:
-    """Fill in x_{i+1} = first-order step from c_i (+ half the slope between m_i and m_{i-1})."""
-    h = lam[i + 1] - lam[i]
-    phi1 = math.expm1(-h)
-    row[PRED_C] = std[i + 1] / std[i]
-    row[PRED_M] = -alpha[i + 1] * phi1
-    if order == 2:
-        r = (lam[i - 1] - lam[i]) / h
-        slope = alpha[i + 1] * phi1 * 0.5 / r
-        row[PRED_M1] -= slope
-        row[PRED_M] += slope
+def _fill_predictor(rows: Float64, alpha: Float64, std: Float64, h: Float64) -> None:
+    """x_{i+1} = first-order step from c_i, plus half the slope between m_i and m_{i-1}.
+
+    The first and the last step are of first order. `alpha` begins at i = 1.
+    """
+    scale = alpha * np.expm1(-h)
+    slope = np.zeros(len(h))
+    slope[1:-1] = scale[1:-1] * 0.5 / (-h[:-2] / h[1:-1])
+    rows[:, PRED_C] = std[1:] / std[:-1]
+    rows[:, PRED_M] = slope - scale
+    rows[:, PRED_M1] = -slope
 
 
 def start_state(x: torch.Tensor) -> SolverState:

@@ -1,0 +1,266 @@
+"""One shard from the command line: results, resuming, faults, predictions."""
+
+import io
+import json
+import random
+import signal
+import tarfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from enhancer.__main__ import main
+from enhancer.sample import store as store_module
+from runtime.images import ImageU8, decode_png
+from runtime.metrics import read_metrics
+from tests.enhancer.sample.child import run_and_signal
+from tests.enhancer.sample.conftest import SIZE_PX, MakeRun, plan_row, read_json
+
+
+def sample(config: Path, *flags: str, shard: int = 0) -> int:
+    return main(["sample", "--config", str(config), "--shard", str(shard), *flags])
+
+
+def shard_bytes(config: Path, shard: int = 0) -> tuple[bytes, bytes]:
+    stem = config.parent / f"samples/samples-{shard:05}"
+    return stem.with_suffix(".tar").read_bytes(), stem.with_suffix(".json").read_bytes()
+
+
+def members(config: Path, shard: int = 0) -> dict[str, bytes]:
+    with tarfile.open(fileobj=io.BytesIO(shard_bytes(config, shard)[0])) as tar:
+        return {item.name: tar.extractfile(item).read() for item in tar}  # type: ignore[union-attr]
+
+
+def image(content: bytes) -> ImageU8:
+    return decode_png(content, where="test")
+
+
+def test_every_planned_image_is_made_and_described(make_run: MakeRun) -> None:
+    rows = [
+        *(plan_row(crop, k) for crop in range(2) for k in range(1, 4)),
+        plan_row(2, 1, upscale=2.0, steps=2),
+        plan_row(2, 2, guidance=1.0, steps=3, color_fix="none"),
+        plan_row(2, 3, prompt="another", steps=1000, init="partial", level=4),
+    ]
+    config = make_run(rows, slots=4, tile_latent_px=8, tile_overlap_latent_px=2)
+    assert sample(config) == 0
+    found = members(config)
+    assert sorted(found) == list(found)
+    assert len(found) == 2 * len(rows)
+    for row in rows:
+        record = json.loads(found[f"{row['test_id']}.json"])
+        assert {key: record[key] for key in row} == row
+        assert image(found[f"{row['test_id']}.png"]).shape == (SIZE_PX, SIZE_PX, 3)
+    last = json.loads(found[f"{rows[-1]['test_id']}.json"])
+    assert (last["steps"], last["solver_steps"]) == (1000, 4)
+    manifest = read_json(config.parent / "samples/samples-00000.json")
+    assert manifest["counts"] == {"in": 9, "out": 9, "rejected": {}}
+    assert not (config.parent / "samples/.state/00000").exists()
+
+
+def test_a_finished_shard_is_left_alone(
+    make_run: MakeRun, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = make_run([plan_row(0, k) for k in (1, 2)])
+    assert sample(config) == 0
+    before = shard_bytes(config)
+    times = [path.stat().st_mtime_ns for path in (config.parent / "samples").glob("*.*")]
+    assert sample(config, "--replace") == 0
+    assert shard_bytes(config) == before
+    assert times == [path.stat().st_mtime_ns for path in (config.parent / "samples").glob("*.*")]
+
+
+def test_bytes_do_not_depend_on_speed_settings(make_run: MakeRun) -> None:
+    expected = None
+    for name, settings in {"a": {"workers": 1}, "b": {"workers": 3, "max_slots": 12}}.items():
+        config = make_run(name=name, **settings)
+        assert sample(config) == 0
+        found = members(config)
+        expected = expected or found
+        assert found == expected
+
+
+def test_shard_layout_and_slots_change_no_image(make_run: MakeRun) -> None:
+    rows = [plan_row(crop, k) for crop in range(3) for k in (1, 2, 3)]
+    whole = make_run(rows, "whole", slots=5)
+    assert sample(whole) == 0
+    parts = make_run([{**row, "shard": i % 2} for i, row in enumerate(rows)], "parts", slots=2)
+    assert [sample(parts, shard=shard) for shard in (0, 1)] == [0, 0]
+    together = members(whole)
+    apart = {**members(parts, 0), **members(parts, 1)}
+    assert together.keys() == apart.keys()
+    for name in together:
+        if name.endswith(".png"):
+            difference = image(together[name]).astype(int) - image(apart[name])
+            assert np.abs(difference).max() <= 1
+            assert np.mean(difference != 0) < 1e-3
+
+
+def test_limit_pauses_and_a_second_run_goes_on(make_run: MakeRun) -> None:
+    straight, paused = make_run(name="a", slots=3), make_run(name="b", slots=3)
+    assert sample(straight) == 0
+    for _ in range(20):
+        assert sample(paused, "--limit", "2") == 0
+        if (paused.parent / "samples/samples-00000.json").exists():
+            break
+        assert (paused.parent / "samples/.state/00000/run.json").exists()
+    assert shard_bytes(paused) == shard_bytes(straight)
+
+
+def test_ten_kills_and_resumes_give_the_same_bytes(make_run: MakeRun) -> None:
+    straight, killed = make_run(name="a", slots=3), make_run(name="b", slots=3)
+    assert sample(straight) == 0
+    moments, kills = random.Random(4), 0
+    done = killed.parent / "samples/.state/00000/done"
+    for _ in range(10):
+        count = len(list(done.glob("*.tar")))
+        more = moments.randint(0, 1)
+        delay_s = time.monotonic() + moments.uniform(0.05, 0.8)
+
+        def is_time(goal: int = count + more, after_s: float = delay_s) -> bool:
+            return time.monotonic() > after_s and len(list(done.glob("*.tar"))) >= goal
+
+        kills += run_and_signal(killed, is_time, signal.SIGKILL) == -signal.SIGKILL
+    assert kills == 10
+    assert sample(killed) == 0
+    assert shard_bytes(killed) == shard_bytes(straight)
+
+
+def test_sigterm_parks_and_asks_for_a_retry(make_run: MakeRun) -> None:
+    rows = [plan_row(0, k, steps=40, guidance=2.0) for k in range(1, 5)]
+    straight, stopped = make_run(rows, "a", slots=2), make_run(rows, "b", slots=2)
+    assert sample(straight) == 0
+    metrics = stopped.parent / "samples/metrics/00000.jsonl"
+    started_s = time.monotonic()
+
+    def is_denoising() -> bool:
+        nonlocal started_s
+        if not metrics.is_file():
+            started_s = time.monotonic()
+        return time.monotonic() - started_s > 0.7
+
+    code = run_and_signal(stopped, is_denoising, signal.SIGTERM)
+    assert code == 75
+    assert (stopped.parent / "samples/.state/00000/parked.safetensors").is_file()
+    assert sample(stopped) == 0
+    assert shard_bytes(stopped) == shard_bytes(straight)
+
+
+def test_full_disk_stops_in_one_line_and_resumes(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = make_run(slots=3)
+    written: list[str] = []
+    real = store_module.write_tar
+
+    def write_until_full(path: Path, contents: Any) -> Any:
+        if len(written) >= 4:
+            raise OSError(28, "No space left on device", str(path))
+        written.append(str(path))
+        return real(path, contents)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store_module, "write_tar", write_until_full)
+        assert sample(config) == 2
+    assert len(list((config.parent / "samples/.state/00000/done").glob("*.tar"))) == 4
+    assert not (config.parent / "samples/samples-00000.json").exists()
+    straight = make_run(name="b", slots=3)
+    assert [sample(config), sample(straight)] == [0, 0]
+    assert shard_bytes(config) == shard_bytes(straight)
+
+
+def test_bad_images_are_recorded_and_the_rest_is_made(make_run: MakeRun) -> None:
+    rows = [plan_row(crop, k) for crop in range(2) for k in (1, 2, 3)]
+    rows[0] = plan_row(0, 1, guidance=1e38)
+    config = make_run(rows, max_failure_fraction=0.5)
+    tar = config.parent / "degraded/degraded-00000.tar"
+    content = bytearray(tar.read_bytes())
+    content[512:560] = bytes(48)  # the first degraded image's PNG header
+    tar.write_bytes(bytes(content))
+    assert sample(config) == 0
+    manifest = read_json(config.parent / "samples/samples-00000.json")
+    assert manifest["counts"]["out"] == 4
+    assert manifest["counts"]["rejected"] == {"bad_input": 1, "non_finite": 1}
+    failed = {row["key"]: row for row in manifest["rejected"]}
+    assert failed["photo-00-x0y0_01"]["planned"]["guidance"] == 1e38
+    assert "not a readable PNG" in failed["photo-00-x0y0_02"]["detail"]
+
+
+def test_too_many_bad_images_fail_the_shard(
+    make_run: MakeRun, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = make_run([plan_row(0, 1, guidance=1e38), plan_row(0, 2)])
+    assert sample(config) == 2
+    assert not (config.parent / "samples/samples-00000.json").exists()
+
+
+def test_dry_run_predicts_and_writes_nothing(
+    make_run: MakeRun, capfd: pytest.CaptureFixture[str]
+) -> None:
+    rows = [plan_row(0, k, shard=k % 2, steps=10 * k, guidance=2.0) for k in (1, 2, 3)]
+    rows = [{**row, "init": "noise", "level": None} for row in rows]
+    config = make_run(rows, seconds_per_evaluation=1.0)
+    before = sorted(config.parent.rglob("*"))
+    assert sample(config, "--dry-run", shard=1) == 0
+    assert sorted(config.parent.rglob("*")) == before
+    text = capfd.readouterr().err
+    assert "shard 1: 2 images, 40 denoising steps, 80 network evaluations, 0.02" in text
+    assert "whole plan: 3 images, 60 denoising steps, 120 network evaluations, 0.03" in text
+
+
+def test_metrics_say_what_the_shard_took(make_run: MakeRun) -> None:
+    rows = [plan_row(0, k, steps=5) for k in (3, 6)]
+    config = make_run(rows, slots=1, device_peak_tflops=0.1)
+    assert sample(config) == 0
+    start, *_, summary = read_metrics(config.parent / "samples/metrics/00000.jsonl")
+    assert (start["event"], summary["event"]) == ("start", "summary")
+    assert (summary["images"], summary["steps"], summary["evaluations"]) == (2, 10, 20)
+    assert summary["occupancy"] == 1.0
+    assert 0 < summary["peak_share"] < 10
+    assert summary["seconds_per_evaluation"] * 20 == pytest.approx(summary["elapsed_s"], rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("missing", "expected"),
+    [
+        ("plan.parquet", "plan.parquet: plan not found"),
+        ("enhancer/manifest.json", "input not found"),
+        ("base/vae", "not a diffusers model"),
+        ("crops/crops.parquet", "table of crops not found"),
+        ("degraded/degraded-00000.tar", "shard not found"),
+    ],
+)
+def test_missing_inputs_are_named_in_one_line(
+    make_run: MakeRun, capfd: pytest.CaptureFixture[str], missing: str, expected: str
+) -> None:
+    config = make_run([plan_row(0, 2)])
+    (config.parent / missing).rename(config.parent / "away")
+    assert sample(config) == 2
+    text = capfd.readouterr().err
+    assert expected in text
+    assert "Traceback" not in text
+
+
+def test_a_shard_beyond_the_plan_is_refused_and_an_empty_one_is_written(
+    make_run: MakeRun, capfd: pytest.CaptureFixture[str]
+) -> None:
+    config = make_run([plan_row(0, 1, shard=0), plan_row(1, 1, shard=2)])
+    (config.parent / "degraded/degraded-00001.json").write_text("{}")
+    assert sample(config, shard=3) == 2
+    assert "plan.shards is 3" in capfd.readouterr().err
+    assert sample(config, shard=1) == 0
+    assert members(config, 1) == {}
+
+
+def test_planned_crop_that_is_gone_is_named(
+    make_run: MakeRun, capfd: pytest.CaptureFixture[str]
+) -> None:
+    config = make_run([plan_row(0, 1), plan_row(1, 1)])
+    table = config.parent / "crops/crops.parquet"
+    pl.read_parquet(table)[:1].write_parquet(table)
+    assert sample(config) == 2
+    assert "lacks 1 crops of the plan, first photo-01-x0y0" in capfd.readouterr().err
