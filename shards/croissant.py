@@ -55,7 +55,7 @@ _CONTEXT: dict[str, Any] = {
 
 
 def write_croissant(
-    path: Path, settings: DatasetConfig, summary: Summary, tars: Iterable[Path]
+    path: Path, settings: DatasetConfig, summary: Summary, digests: Mapping[str, str]
 ) -> None:
     """Write the metadata beside the shards.
 
@@ -63,9 +63,10 @@ def write_croissant(
         path: `dataset/croissant.json`.
         settings: section `dataset`.
         summary: statistics of the dataset.
-        tars: the shards; the two tables are expected beside them.
+        digests: SHA-256 of each shard; shards and the two tables lie beside `path`.
     """
-    shards = sorted(tars)
+    shards = sorted(digests)
+    tables = {name: sha256_file(path.parent / name) for name in _TABLES}
     described: dict[str, Any] = {
         "@context": _CONTEXT,
         "@type": "sc:Dataset",
@@ -76,8 +77,11 @@ def write_croissant(
         "license": settings.licence_url or settings.licence,
         "version": settings.version,
         "distribution": [
-            *(_file(tar, "application/x-tar") for tar in shards),
-            *(_file(path.parent / name, "application/x-parquet") for name in _TABLES),
+            *(_file(path.parent / tar, "application/x-tar", digests[tar]) for tar in shards),
+            *(
+                _file(path.parent / name, "application/x-parquet", digest)
+                for name, digest in tables.items()
+            ),
             _members("annotations", "*.json", "application/json", shards),
             _members("images", "*.png", "image/png", shards),
         ],
@@ -105,7 +109,7 @@ def _description(settings: DatasetConfig, summary: Summary) -> str:
     return f"{text} {settings.description}".strip()
 
 
-def _file(path: Path, encoding: str) -> dict[str, Any]:
+def _file(path: Path, encoding: str, sha256: str) -> dict[str, Any]:
     return {
         "@type": "cr:FileObject",
         "@id": path.name,
@@ -113,16 +117,16 @@ def _file(path: Path, encoding: str) -> dict[str, Any]:
         "contentUrl": path.name,
         "contentSize": f"{path.stat().st_size} B",
         "encodingFormat": encoding,
-        "sha256": sha256_file(path),
+        "sha256": sha256,
     }
 
 
-def _members(name: str, pattern: str, encoding: str, tars: Iterable[Path]) -> dict[str, Any]:
+def _members(name: str, pattern: str, encoding: str, tars: Iterable[str]) -> dict[str, Any]:
     return {
         "@type": "cr:FileSet",
         "@id": name,
         "name": name,
-        "containedIn": [{"@id": tar.name} for tar in tars],
+        "containedIn": [{"@id": tar} for tar in tars],
         "encodingFormat": encoding,
         "includes": pattern,
     }

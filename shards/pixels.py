@@ -13,14 +13,19 @@ from shards.png_check import png_size
 from shards.sources import SampleIndex
 
 
+def crop_place(root: Path, crop: Mapping[str, Any]) -> tuple[Path, Member]:
+    """Say where a reference's PNG lies: tar and position."""
+    member = Member(f"{crop['crop_id']}.png", crop["offset"], crop["size_bytes"])
+    return root / f"crops/crops-{crop['shard']:05}.tar", member
+
+
 def read_crop(root: Path, crop: Mapping[str, Any]) -> bytes:
     """Read a reference's PNG by its position and check it against its digest.
 
     Raises:
         DataError: the shard does not hold what crops.parquet says.
     """
-    tar = root / f"crops/crops-{crop['shard']:05}.tar"
-    member = Member(f"{crop['crop_id']}.png", crop["offset"], crop["size_bytes"])
+    tar, member = crop_place(root, crop)
     if not tar.is_file():
         raise DataError(f"{tar}: shard of crops not found; rerun `crop run`")
     content = read_member(tar, member)

@@ -18,14 +18,14 @@ from runtime.progress import Progress
 from runtime.settings import RunSettings
 from runtime.stage import StageRun, open_stage
 from runtime.tables import write_table
-from runtime.tars import write_tar
+from runtime.tars import read_member, write_tar
 from shards.assemble import Entry, Selection, entries_of, select
 from shards.card import write_card
 from shards.config import SHARDS, DatasetConfig
 from shards.croissant import write_croissant
 from shards.layout import Shard, opening_order, plan_shards
 from shards.listing import describe_split, label_table, split_table
-from shards.pixels import read_crop, read_test, sound_entry
+from shards.pixels import crop_place, sound_entry
 from shards.sources import (
     RunTables,
     SampleIndex,
@@ -134,7 +134,7 @@ def _write_shards(
     damaged: list[dict[str, str]] = []
     with Progress(work.selection.crops.height, "write dataset", unit="reference") as progress:
         for shard in shards:
-            record = stage.state / f"{shard.name}.json"
+            record = _record(stage, shard.name)
             if not _is_written(folder / shard.name, record):
                 rejected = _write_shard(work, shard, folder / shard.name, min_tests)
                 digest = sha256_file(folder / shard.name)
@@ -143,6 +143,11 @@ def _write_shards(
             damaged += found
             progress.advance(len(shard.crop_ids), dropped=len(found))
     return damaged
+
+
+def _record(stage: StageRun, name: str) -> Path:
+    """File that says that a shard is whole, with its digest and what was damaged."""
+    return stage.state / f"{name}.json"
 
 
 def _is_written(tar: Path, record: Path) -> bool:
@@ -167,12 +172,11 @@ def _write_shard(work: _Work, shard: Shard, path: Path, min_tests: int) -> list[
 
 
 def _members(work: _Work, entry: Entry) -> Iterator[tuple[str, bytes]]:
-    """Members of one sample in the order of their names; holds one image at a time."""
+    """Members of one sample, already checked, in the order of their names; one image at a time."""
     for kk in sorted(entry.tests):
-        content = read_test(work.samples, f"{entry.key}_{kk}", entry.crop["size_px"])
-        yield f"{entry.key}.{kk}.png", content
+        yield f"{entry.key}.{kk}.png", read_member(*work.samples.members[f"{entry.key}_{kk}"])
     yield f"{entry.key}.json", encode_record(entry.record())
-    yield f"{entry.key}.ref.png", read_crop(work.root, entry.crop)
+    yield f"{entry.key}.ref.png", read_member(*crop_place(work.root, entry.crop))
 
 
 def encode_record(record: Mapping[str, Any]) -> bytes:
@@ -204,7 +208,8 @@ def _finish(
     summary = summarise(work.selection, work.tables.labels, splits)
     tars = [folder / shard.name for shard in shards]
     write_card(folder / "README.md", run, settings, summary, facts)
-    write_croissant(folder / "croissant.json", settings, summary, tars)
+    digests = {tar.name: read_json(_record(stage, tar.name))["sha256"] for tar in tars}
+    write_croissant(folder / "croissant.json", settings, summary, digests)
     others = ("labels.parquet", "splits.parquet", "splits.json", "README.md", "croissant.json")
     stage.finish(
         counts=_counts(work, summary),
