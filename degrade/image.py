@@ -2,9 +2,15 @@
 
 Planes are float32 in grey levels [0, 255] between the operations and are rounded to 8 bits once,
 at the end (paper Eq. 1; order of the release for the final part).
+
+The bytes do not depend on the processor: numpy's element-wise operations are exact, filters sum
+without rounding (kernels.py), and Intel's IPP, which chooses other arithmetic on other processors,
+is off while an image is made.
 """
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import cv2
 import numpy as np
@@ -58,6 +64,21 @@ def apply_degradation(image_u8: ImageU8, drawn: DrawnDegradation, seed: int) -> 
         uint8 [H, W, 3], the input's size.
     """
     check_image_u8(image_u8)
+    with _same_on_every_processor():
+        return _degraded(image_u8, drawn, seed)
+
+
+@contextmanager
+def _same_on_every_processor() -> Iterator[None]:
+    was_on = cv2.ipp.useIPP()
+    cv2.ipp.setUseIPP(False)
+    try:
+        yield
+    finally:
+        cv2.ipp.setUseIPP(was_on)
+
+
+def _degraded(image_u8: ImageU8, drawn: DrawnDegradation, seed: int) -> ImageU8:
     height, width = image_u8.shape[:2]
     planes = to_planes(image_u8)
     for number, stage in enumerate(drawn.stages):

@@ -22,7 +22,7 @@ Plane = npt.NDArray[np.float32]
 _BLOCK, _PAD = 8, 16
 
 # ITU-T T.81, Tables K.1 and K.2
-_LUMA = np.array(
+LUMA_TABLE = np.array(
     [
         [16, 11, 10, 16, 24, 40, 51, 61],
         [12, 12, 14, 19, 26, 58, 60, 55],
@@ -35,8 +35,8 @@ _LUMA = np.array(
     ],
     dtype=np.float64,
 )
-_CHROMA = np.full((_BLOCK, _BLOCK), 99.0)
-_CHROMA[:4, :4] = [[17, 18, 24, 47], [18, 21, 26, 66], [24, 26, 56, 99], [47, 66, 99, 99]]
+CHROMA_TABLE = np.full((_BLOCK, _BLOCK), 99.0)
+CHROMA_TABLE[:4, :4] = [[17, 18, 24, 47], [18, 21, 26, 66], [24, 26, 56, 99], [47, 66, 99, 99]]
 
 # The fast transforms of Arai, Agui and Nakajima (1988) leave each coefficient scaled: the forward
 # one by sqrt(8) * _SCALE[k], the inverse one expects _SCALE[k] / sqrt(8). Both are folded into the
@@ -62,12 +62,17 @@ def diffjpeg(planes: Planes, quality: float) -> Planes:
         float32 [3, H, W] in [0, 255].
     """
     height, width = planes.shape[1:]
-    factor = (5000 / quality if quality < 50 else 200 - 2 * quality) / 100
+    factor = quality_factor(quality)
     luma, blue, red = _to_ycc(_padded(planes))
-    luma = _code(luma, _LUMA.T * factor)
+    luma = _code(luma, LUMA_TABLE.T * factor)
     luma += np.float32(128)
-    blue, red = (_code(chroma, _CHROMA * factor) for chroma in (blue, red))
+    blue, red = (_code(chroma, CHROMA_TABLE * factor) for chroma in (blue, red))
     return clip_levels(_to_rgb(luma, blue, red)[:, :height, :width])
+
+
+def quality_factor(quality: float) -> float:
+    """Factor of the quantisation tables at a quality of 1 to 100."""
+    return (5000 / quality if quality < 50 else 200 - 2 * quality) / 100
 
 
 def libjpeg(planes: Planes, quality: float) -> Planes:

@@ -15,10 +15,10 @@ from scipy import special
 
 from degrade.resize import Planes
 
-_BITS, _POISSON_BITS = 16, 12
-_PER_WORD = 64 // _BITS  # random values in a word of the generator
+BITS, POISSON_BITS = 16, 12
+_PER_WORD = 64 // BITS  # random values in a word of the generator
 # weights of torchvision's grey conversion, which the release uses for grey shot noise
-_GREY = np.array([0.2989, 0.587, 0.114], dtype=np.float32)
+GREY_WEIGHTS = np.array([0.2989, 0.587, 0.114], dtype=np.float32)
 
 
 def add_gaussian_noise(
@@ -33,7 +33,7 @@ def add_gaussian_noise(
         generator: the image's generator.
     """
     shape = planes.shape[1:] if is_grey else planes.shape
-    noise = _normal_table().take(_random_bits(shape, generator))
+    noise = normal_table().take(random_bits(shape, generator))
     noise *= np.float32(sigma)
     return _added(planes, noise)
 
@@ -55,15 +55,15 @@ def add_poisson_noise(
     clean = _to_grey(planes) if is_grey else planes
     levels = np.rint(clip_levels(clean)).astype(np.uint8)
     photons = photons_of_white(levels)
-    bits = _random_bits(levels.shape, generator)
-    bits >>= _BITS - _POISSON_BITS
+    bits = random_bits(levels.shape, generator)
+    bits >>= BITS - POISSON_BITS
     index = levels.astype(np.intp)
-    index <<= _POISSON_BITS
+    index <<= POISSON_BITS
     index |= bits
-    noise: Planes = _poisson_table(photons).ravel().take(index).astype(np.float32)
+    noise: Planes = poisson_table(photons).ravel().take(index).astype(np.float32)
     noise *= np.float32(scale * 255 / photons)
     rows = levels.reshape(-1, levels.shape[-1])
-    noise += cv2.LUT(rows, _poisson_base(photons, scale)).reshape(levels.shape)
+    noise += cv2.LUT(rows, poisson_base(photons, scale)).reshape(levels.shape)
     return _added(planes, noise)
 
 
@@ -88,11 +88,11 @@ def clip_levels(planes: Planes) -> Planes:
 
 
 def _to_grey(planes: Planes) -> Planes:
-    red, green, blue = planes * _GREY[:, None, None]
+    red, green, blue = planes * GREY_WEIGHTS[:, None, None]
     return np.asarray(red + green + blue)
 
 
-def _random_bits(shape: tuple[int, ...], generator: np.random.Generator) -> npt.NDArray[np.uint16]:
+def random_bits(shape: tuple[int, ...], generator: np.random.Generator) -> npt.NDArray[np.uint16]:
     """Draw 16 random bits for each element."""
     count = int(np.prod(shape))
     words = generator.bit_generator.random_raw(-(-count // _PER_WORD))
@@ -101,9 +101,9 @@ def _random_bits(shape: tuple[int, ...], generator: np.random.Generator) -> npt.
 
 
 @lru_cache(maxsize=1)
-def _normal_table() -> npt.NDArray[np.float32]:
+def normal_table() -> npt.NDArray[np.float32]:
     """Midpoint quantiles of the standard normal distribution, scaled to unit variance."""
-    count = 1 << _BITS
+    count = 1 << BITS
     quantiles = special.ndtri((np.arange(count) + 0.5) / count)
     quantiles /= quantiles.std()
     # multiples of 2**-20, so that the last bits of the mathematical library do not matter
@@ -111,12 +111,12 @@ def _normal_table() -> npt.NDArray[np.float32]:
 
 
 @lru_cache(maxsize=9)
-def _poisson_table(photons: int) -> npt.NDArray[np.int8]:
+def poisson_table(photons: int) -> npt.NDArray[np.int8]:
     """Midpoint quantiles of Poisson(level / 255 * photons), [256, 4096].
 
     The mean's whole part is left out, so that a value fits 8 bits.
     """
-    size = 1 << _POISSON_BITS
+    size = 1 << POISSON_BITS
     table = np.zeros((256, size), dtype=np.int8)
     for level in range(1, 256):
         mean = level / 255 * photons
@@ -128,7 +128,7 @@ def _poisson_table(photons: int) -> npt.NDArray[np.int8]:
     return table
 
 
-def _poisson_base(photons: int, scale: float) -> npt.NDArray[np.float32]:
+def poisson_base(photons: int, scale: float) -> npt.NDArray[np.float32]:
     """What the table leaves out, for each level: the mean's whole part less the level."""
     levels = np.arange(256)
     whole = np.floor(levels / 255 * photons)

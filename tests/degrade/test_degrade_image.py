@@ -1,6 +1,11 @@
 """Operations at fixed parameters against basicsr and torch, and the contract of degrade_image."""
 
+import hashlib
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -252,3 +257,54 @@ def test_wrong_input_is_refused(image):
         degrade_image(image[..., 0])
     with pytest.raises(ConfigError, match="there are: diffiqa"):
         degrade_image(image, preset="diffica")
+
+
+@pytest.mark.parametrize("preset", ["diffiqa-released", "diffiqa", "hggt-1", "realesrgan"])
+def test_torch_batch_equals_the_cpu_path(image, preset):
+    from degrade.torch_ops import degrade_batch
+
+    seeds = list(range(8))
+    batch = torch.from_numpy(image.transpose(2, 0, 1).copy()).expand(len(seeds), -1, -1, -1)
+    found = degrade_batch(batch, preset, seeds).numpy().transpose(0, 2, 3, 1).astype(int)
+    for seed, one in zip(seeds, found, strict=True):
+        expected = degrade_image(image, preset=preset, seed=seed)
+        difference = np.abs(one - expected)
+        assert np.mean(difference > 1) < 0.01, f"seed {seed}"
+        assert difference.mean() < 0.05, f"seed {seed}"
+
+
+def test_torch_batch_refuses_what_it_cannot_do(image):
+    from degrade.torch_ops import apply_to_tensor, degrade_batch
+
+    batch = torch.from_numpy(image.transpose(2, 0, 1).copy())[None]
+    with pytest.raises(DataError, match="1 images, but 2 seeds"):
+        degrade_batch(batch, "diffiqa", [1, 2])
+    with pytest.raises(DataError, match="uint8"):
+        degrade_batch(batch.float(), "diffiqa", [1])
+    drawn = draw_degradation("diffiqa", 0)
+    on_cpu = DrawnDegradation(drawn.stages, None, "bicubic", "libjpeg")
+    with pytest.raises(DataError, match="libjpeg works on the CPU only"):
+        apply_to_tensor(batch[0], on_cpu, 0)
+
+
+def test_bytes_do_not_depend_on_the_processor(image):
+    """Instruction sets beyond SSE3 switched off in OpenCV and numpy, in a process of its own."""
+    code = (
+        "import sys, hashlib, numpy as np\n"
+        "from degrade import degrade_image\n"
+        "image = np.frombuffer(sys.stdin.buffer.read(), np.uint8).reshape(160, 173, 3)\n"
+        "parts = [degrade_image(image, 'diffiqa-released', seed).tobytes() for seed in range(12)]\n"
+        "print(hashlib.sha256(b''.join(parts)).hexdigest())"
+    )
+    variables = {
+        **os.environ,
+        "OPENCV_CPU_DISABLE": "AVX2,FMA3,AVX,FP16,SSE4.2,SSE4.1",
+        "NPY_DISABLE_CPU_FEATURES": "X86_V3",
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+    }
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], input=image.tobytes(), env=variables,
+        capture_output=True, check=True,
+    )  # fmt: skip
+    here = b"".join(degrade_image(image, "diffiqa-released", seed).tobytes() for seed in range(12))
+    assert done.stdout.decode().strip() == hashlib.sha256(here).hexdigest()
