@@ -40,10 +40,17 @@ class Chart:
 
 @dataclass(frozen=True)
 class Training:
-    """Everything that one training stage measured."""
+    """Everything that one training stage measured.
+
+    Attributes:
+        name: name of the stage.
+        charts: its curves, those that matter most first.
+        sheets: its first and last pictures of validation images, if it wrote any.
+    """
 
     name: str
     charts: tuple[Chart, ...]
+    sheets: tuple[Path, ...]
 
 
 def trainings(root: Path) -> list[Training]:
@@ -51,8 +58,11 @@ def trainings(root: Path) -> list[Training]:
     found = []
     for file, name in _FILES.items():
         charts = _charts(read_metrics(root / file))
+        sheets = sorted((root / file).parent.glob("validation/step-*.png"))
         if charts:
-            found.append(Training(name, tuple(charts)))
+            found.append(
+                Training(name, tuple(charts), tuple(dict.fromkeys(sheets[:1] + sheets[-1:])))
+            )
     return found
 
 

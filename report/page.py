@@ -19,6 +19,7 @@ from report.pairs import Pair, data_uri, draw_pairs
 from report.stages import StageCounts, stage_counts
 from report.tables import accuracy_of_ours, figures, results
 from report.timings import duration, sampling_devices, timings
+from runtime.images import decode_png
 from runtime.settings import RunSettings
 
 _ALPHA, _TIMES = "\N{GREEK SMALL LETTER ALPHA}", "\N{MULTIPLICATION SIGN}"
@@ -82,6 +83,7 @@ def page_values(run: RunSettings, settings: ReportConfig) -> dict[str, Any]:
                 "name": training.name,
                 "main": [_curve(chart) for chart in training.charts if chart.is_main],
                 "more": [_curve(chart) for chart in training.charts if not chart.is_main],
+                "sheets": [_sheet(path, settings) for path in training.sheets],
             }
             for training in trainings(root)
         ],
@@ -180,6 +182,21 @@ def _shown_pair(pair: Pair, settings: ReportConfig) -> dict[str, Any]:
         "id": pair.test_id, "votes": votes, "facts": ", ".join(facts),
         "reference": reference, "test": test,
     }  # fmt: skip
+
+
+def _sheet(path: Path, settings: ReportConfig) -> dict[str, str]:
+    """Return a picture of validation images, with the step that it was drawn at."""
+    step = int(path.stem.rpartition("-")[2])
+    image_u8 = decode_png(path.read_bytes(), where=str(path))
+    return {
+        "name": f"iteration {step:,}",
+        "uri": data_uri(
+            image_u8,
+            max_px=2 * settings.max_image_px,
+            image_format=settings.image_format,
+            quality=settings.image_quality,
+        ),
+    }
 
 
 def _curve(chart: Chart) -> dict[str, Any]:

@@ -79,6 +79,7 @@ def write_dataset(
     )
     if stage.is_complete:
         return
+    _remove_unfinished(folder)
     work, shards = _prepare(run, tables, settings)
     if limit is not None:
         chosen = _first_shards(shards, limit)
@@ -183,6 +184,12 @@ def encode_record(record: Mapping[str, Any]) -> bytes:
     """Encode a sample's JSON; equal records give equal bytes."""
     text = json.dumps(record, sort_keys=True, ensure_ascii=False, allow_nan=False)
     return text.encode("utf-8")
+
+
+def _remove_unfinished(folder: Path) -> None:
+    """Remove what a killed process was writing; such a file can be a gigabyte."""
+    for temporary in folder.glob(".*.tmp"):
+        temporary.unlink()
 
 
 def _remove_stale(folder: Path, names: set[str]) -> None:

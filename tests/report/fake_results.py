@@ -4,7 +4,10 @@ import json
 import math
 from pathlib import Path
 
-from runtime.atomic import write_json, write_text
+import numpy as np
+
+from runtime.atomic import write_bytes, write_json, write_text
+from runtime.images import encode_png
 from runtime.seeds import rng
 
 _BENCHMARK = "s\th:m:s\tmax_rss\tmax_vms\tmax_uss\tmax_pss\tio_in\tio_out\tmean_load\tcpu_time\n"
@@ -53,6 +56,10 @@ def _write_metrics(root: Path) -> None:
         for phase in (1, 2, 3) for i in range(0, 100, 10) for kind in ("train", "val")
     ]  # fmt: skip
     _jsonl(root / "afine/metrics.jsonl", afine)
+
+    sheet = np.full((64, 192, 3), 90, np.uint8)
+    for step in (50, 200, 400):
+        write_bytes(root / f"enhancer/validation/step-{step:08}.png", encode_png(sheet))
 
 
 def _jsonl(path: Path, rows: list[dict[str, object]]) -> None:

@@ -1,6 +1,8 @@
 """The dataset: bytes, members, resume, damaged and missing images, splits."""
 
 import json
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -15,6 +17,8 @@ from shards.nested import lists_to_records, without_nulls
 from shards.read import iter_references
 from shards.write import write_dataset
 from tests.shards.fake_run import make_run
+
+CONFIG = "config.resolved.json"
 
 
 def _bytes(folder: Path) -> dict[str, bytes]:
@@ -84,6 +88,36 @@ def test_interrupted_run_goes_on_where_it_stopped(
     write_dataset(load_run(run_config))
     assert not set(first) & set(done[4:])
     assert _bytes(run_config.parent / "dataset") == _bytes(written / "dataset")
+
+
+@pytest.mark.slow
+def test_killed_again_and_again_gives_the_same_bytes(tmp_path: Path) -> None:
+    section = {"dataset": {"references_per_shard": 1}}
+    for name in ("whole", "killed"):
+        make_run(tmp_path / name / "study", crops_per_photo=4, sections=section)
+    write_dataset(load_run(tmp_path / "whole/study/config.resolved.json"))
+    folder = tmp_path / "killed/study/dataset"
+    command = [sys.executable, "-m", "shards", "write", "--config", str(folder.parent / CONFIG)]
+    kills = 0
+    for delay_s in (0.6, 0.9, 1.2, 1.5, 1.8):
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        try:
+            process.wait(timeout=delay_s)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            kills += 1
+    subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
+    assert kills > 0
+    assert _bytes(folder) == _bytes(tmp_path / "whole/study/dataset")
+
+
+def test_what_a_killed_process_was_writing_is_removed(run_config: Path) -> None:
+    left = run_config.parent / "dataset/.train-00000.tar.123.tmp"
+    left.parent.mkdir()
+    left.write_bytes(b"half a shard")
+    write_dataset(load_run(run_config))
+    assert not left.exists()
 
 
 def test_a_finished_dataset_is_left_alone(written: Path) -> None:
