@@ -1,15 +1,12 @@
 """Photographs over processes: one a core, survivors of a decoder that takes its process down."""
 
-import multiprocessing
-import os
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 
-import cv2
-
 from crop.photograph import PhotoRecord, PhotoTask, crashed_record, process_photo
+from runtime.processes import usable_cores, worker_pool
 
 _IN_FLIGHT_PER_WORKER = 4
 
@@ -21,7 +18,7 @@ def process_photos(tasks: Sequence[PhotoTask], *, workers: int) -> Iterator[Phot
         tasks: what to do.
         workers: processes; 0 is one per core, 1 works in this process.
     """
-    count = min(workers or len(os.sched_getaffinity(0)), len(tasks))
+    count = min(workers or usable_cores(), len(tasks))
     if count <= 1:
         for task in tasks:
             yield process_photo(task)
@@ -38,7 +35,7 @@ def _in_pool(
     """Work through `tasks`; when the pool breaks, what is left goes to `unfinished`."""
     waiting = deque(tasks)
     running: dict[Future[PhotoRecord], PhotoTask] = {}
-    with _executor(count) as executor:
+    with worker_pool(count) as executor:
         try:
             while waiting or running:
                 while waiting and len(running) < count * _IN_FLIGHT_PER_WORKER:
@@ -54,19 +51,8 @@ def _in_pool(
 
 def _alone(task: PhotoTask) -> Iterator[PhotoRecord]:
     """Retry in a process of its own, so that only the guilty photograph is lost."""
-    with _executor(1) as executor:
+    with worker_pool(1) as executor:
         try:
             yield executor.submit(process_photo, task).result()
         except BrokenProcessPool:
             yield crashed_record(task)
-
-
-def _executor(count: int) -> ProcessPoolExecutor:
-    # spawn: a fork of a process that has used OpenCV's or torch's threads may hang
-    return ProcessPoolExecutor(
-        count, mp_context=multiprocessing.get_context("spawn"), initializer=_start_worker
-    )
-
-
-def _start_worker() -> None:
-    cv2.setNumThreads(1)

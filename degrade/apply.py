@@ -7,17 +7,14 @@ interruption; an interrupted shard, a matter of a minute, starts anew.
 """
 
 import logging
-import multiprocessing
-import os
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-import cv2
 import polars as pl
 
 from degrade.config import APPLY, DegradeConfig
@@ -26,6 +23,7 @@ from degrade.image import apply_degradation
 from runtime.errors import DataError
 from runtime.images import decode_png, encode_png
 from runtime.metrics import MetricsLog
+from runtime.processes import usable_cores, worker_pool
 from runtime.progress import Progress
 from runtime.settings import RunSettings, load_run
 from runtime.stage import Rejections, open_stage
@@ -170,7 +168,7 @@ def _members(applied: Iterator[Applied], rejections: Rejections) -> Iterator[tup
 
 def _applied(tasks: Sequence[ApplyTask], workers: int) -> Iterator[Applied]:
     """Degrade images in order, over processes."""
-    count = min(workers or len(os.sched_getaffinity(0)), len(tasks))
+    count = min(workers or usable_cores(), len(tasks))
     with Progress(len(tasks), "degrade", unit="image") as progress:
         for item in map(apply_task, tasks) if count <= 1 else _in_pool(tasks, count):
             progress.advance(dropped=0 if item.png is not None else 1)
@@ -179,8 +177,7 @@ def _applied(tasks: Sequence[ApplyTask], workers: int) -> Iterator[Applied]:
 
 def _in_pool(tasks: Sequence[ApplyTask], count: int) -> Iterator[Applied]:
     """Keep a few images per worker in flight, so that memory stays small."""
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(count, mp_context=context, initializer=_start_worker) as executor:
+    with worker_pool(count) as executor:
         waiting = iter(tasks)
         running: deque[Future[Applied]] = deque()
         while True:
@@ -189,7 +186,3 @@ def _in_pool(tasks: Sequence[ApplyTask], count: int) -> Iterator[Applied]:
             if not running:
                 return
             yield running.popleft().result()
-
-
-def _start_worker() -> None:
-    cv2.setNumThreads(1)
