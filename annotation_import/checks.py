@@ -1,4 +1,8 @@
-"""Checks across votes: case collisions, duplicates, unknown images, holes. Good votes stay."""
+"""Checks across votes: case collisions, duplicates, unknown images, holes. Good votes stay.
+
+Votes come in sorted (`annotation_import.votes.sort_votes`), so that the common case, nothing
+wrong, is seen from neighbouring rows.
+"""
 
 from collections.abc import Collection
 from typing import Literal
@@ -6,34 +10,24 @@ from typing import Literal
 import polars as pl
 
 from annotation_import.problems import Problems
-from annotation_import.votes import PAIR_KEY
+from annotation_import.votes import PAIR_KEY, changes, sort_votes
 
-
-def reject_case_collisions(votes: pl.DataFrame, problems: Problems) -> pl.DataFrame:
-    """Take out votes whose files' names differ only in case; nothing says which one is meant."""
-    lower = pl.col("source_file").str.to_lowercase()
-    if votes["source_file"].n_unique() == votes.select(lower).n_unique():
-        return votes
-    variants = votes.group_by(lower.alias("lower")).agg(names=pl.col("source_file").unique().sort())
-    colliding = variants.filter(pl.col("names").list.len() > 1)
-    for names in colliding["names"].to_list():
-        for name in names:
-            problems.add(
-                "case_collision", name, f"beside {', '.join(n for n in names if n != name)}"
-            )
-    bad = colliding["lower"].to_list()
-    return votes.filter(~lower.is_in(bad))
+_IS_REAL = pl.col("kind") == "real"
 
 
 def unify_case(votes: pl.DataFrame) -> pl.DataFrame:
     """Give ids that differ only in case one spelling, the first in sorting order."""
+    is_changed = False
     for name in ("ref_id", "test_id", "test_id_2"):
         lower = pl.col(name).str.to_lowercase()
+        if votes.select((pl.col(name) == lower).all()).item():
+            continue
         spelled = votes.select(pl.col(name).drop_nulls().unique())
         if len(spelled) == spelled.select(lower.n_unique()).item():
             continue
         votes = votes.with_columns(pl.col(name).min().over(lower).alias(name))
-    return votes
+        is_changed = True
+    return sort_votes(votes) if is_changed else votes
 
 
 def reject_unknown(
@@ -70,34 +64,56 @@ def settle_duplicates(
 ) -> pl.DataFrame:
     """Keep the first real vote of each voter on a pair; the others are rejected or repeats.
 
-    The first is the one with the earliest start, then the first in the source. Votes with neither
-    slot nor rater cannot be told apart and are all kept.
+    Where the files of such votes differ only in case, nothing says which one is meant: all are
+    rejected. Else the first is the one with the earliest start, then the first in the source.
+    Votes with neither slot nor rater cannot be told apart and are all kept.
     """
-    voter = pl.coalesce(pl.col("rater_id"), pl.col("slot"))
-    is_checked = (pl.col("kind") == "real") & voter.is_not_null()
+    keyed = votes.with_columns(voter=pl.coalesce(pl.col("rater_id"), pl.col("slot")))
+    real = keyed if bool((votes["kind"] == "real").all()) else keyed.filter(_IS_REAL)
     key = [*PAIR_KEY, "voter"]
-    keyed = votes.with_columns(voter=voter).with_row_index("row")
-    checked = keyed.filter(is_checked)
-    if checked.select(key).n_unique() == len(checked):
+    # sorted by slot before rater, so equal raters of a pair need not be neighbours
+    if bool(changes(real, key).all()) and not _has_slots_and_raters(votes):
         return votes
-    place = ["started", "source_file", "source_row"]
-    later = checked.sort(place, nulls_last=True, maintain_order=True).filter(
-        ~pl.struct(key).is_first_distinct()
+    numbered = keyed.with_row_index("row").with_columns(
+        path=pl.col("source_file").str.to_lowercase()
     )
+    checked = numbered.filter(_IS_REAL & pl.col("voter").is_not_null())
+    doubled = checked.filter(pl.struct(key).is_duplicated())
+    same_path = pl.struct(*key, "path")
+    colliding = doubled.filter(
+        same_path.is_duplicated() & (pl.col("source_file").n_unique().over(*key, "path") > 1)
+    )
+    for row in colliding.iter_rows(named=True):
+        problems.add("case_collision", _place(row), "beside a file that differs only in case")
+    place = ["started", "source_file", "source_row"]
+    later = (
+        doubled.filter(~pl.col("row").is_in(colliding["row"].implode()))
+        .sort(place, nulls_last=True, maintain_order=True)
+        .filter(~pl.struct(key).is_first_distinct())
+    )
+    is_colliding, is_later = (
+        pl.col("row").is_in(rows["row"].implode()) for rows in (colliding, later)
+    )
+    kept = numbered.filter(~is_colliding)
     if on_duplicate == "repeat":
-        is_later = pl.col("row").is_in(later["row"].implode())
         kind = pl.when(is_later).then(pl.lit("repeat")).otherwise(pl.col("kind"))
-        return keyed.with_columns(kind=kind).drop("row", "voter")
+        return kept.with_columns(kind=kind).drop("row", "voter", "path")
     for row in later.iter_rows(named=True):
         problems.add("duplicate_vote", _place(row), f"{row['voter']} on {row['test_id']}")
-    return keyed.filter(~pl.col("row").is_in(later["row"].implode())).drop("row", "voter")
+    return kept.filter(~is_later).drop("row", "voter", "path")
+
+
+def _has_slots_and_raters(votes: pl.DataFrame) -> bool:
+    return all(votes[name].null_count() < len(votes) for name in ("slot", "rater_id"))
 
 
 def note_holes(votes: pl.DataFrame, problems: Problems) -> None:
     """Note pairs without a vote in some slot, and pairs missing from a paired comparison."""
-    real = votes.filter(pl.col("kind") == "real")
+    real = votes.filter(_IS_REAL)
     slots = real["slot"].drop_nulls().unique().sort()
-    if len(slots) > 1:
+    n_pairs = int(changes(real, PAIR_KEY).sum())
+    # every pair has at most one vote in a slot, so the full number of votes means no hole
+    if len(slots) > 1 and len(real.filter(pl.col("slot").is_not_null())) < n_pairs * len(slots):
         voted = real.filter(pl.col("slot").is_not_null()).group_by(PAIR_KEY).agg(
             slots=pl.col("slot").unique()
         )  # fmt: skip

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import polars as pl
 
 from annotation_import.config import TiePolicy
-from annotation_import.votes import PAIR_KEY
+from annotation_import.votes import LABEL_NAMES, PAIR_KEY, changes
 from runtime.errors import ConfigError
 
 Counts = npt.NDArray[np.int64]
@@ -54,20 +54,25 @@ def count_votes(votes: pl.DataFrame) -> pl.DataFrame:
     Returns:
         PAIR_KEY, n_worse, n_similar, n_better, n_votes (int64), is_synthetic; sorted by pair.
     """
-    label = pl.col("label")
+    real = votes.filter(pl.col("kind") == "real")
+    is_first = changes(real, PAIR_KEY)
+    if not real.filter(is_first).select(PAIR_KEY).is_unique().all():
+        real = real.sort(PAIR_KEY, nulls_last=False)
+        is_first = changes(real, PAIR_KEY)
+    pair = np.cumsum(is_first.to_numpy()) - 1
+    n_pairs = int(is_first.sum())
+    label = real["label"].to_numpy()
+    per_class = [np.bincount(pair[label == code], minlength=n_pairs) for code in LABEL_NAMES]
+    is_synthetic = np.bincount(pair[real["is_synthetic"].to_numpy()], minlength=n_pairs) > 0
     return (
-        votes.lazy()
-        .filter(pl.col("kind") == "real")
-        .group_by(PAIR_KEY)
-        .agg(
-            n_worse=(label == -1).sum().cast(pl.Int64),
-            n_similar=(label == 0).sum().cast(pl.Int64),
-            n_better=(label == 1).sum().cast(pl.Int64),
-            n_votes=pl.len().cast(pl.Int64),
-            is_synthetic=pl.col("is_synthetic").any(),
+        real.filter(is_first)
+        .select(PAIR_KEY)
+        .with_columns(
+            *(pl.Series(f"n_{LABEL_NAMES[code]}", n) for code, n in zip(LABEL_NAMES, per_class)),
+            pl.Series("n_votes", np.sum(per_class, axis=0)),
+            pl.Series("is_synthetic", is_synthetic),
         )
-        .sort(PAIR_KEY)
-        .collect()
+        .sort(PAIR_KEY, nulls_last=False)
     )
 
 
@@ -136,7 +141,9 @@ def decide_labels(
         label=pl.Series(decision.label, dtype=pl.Int8),
         margin=pl.Series(decision.margin, dtype=pl.Int64),
         policy=pl.Series(np.where(decision.is_tie, tie_policy, "majority"), dtype=pl.String),
-        reason=pl.Series(np.where(has_votes, "no_majority", "too_few_votes"), dtype=pl.String),
+        reason=pl.when(pl.Series(has_votes))
+        .then(pl.lit("no_majority"))
+        .otherwise(pl.lit("too_few_votes")),
     )
     labels = table.filter(pl.Series(is_labelled)).select(LABEL_COLUMNS)
     outliers = (

@@ -13,7 +13,6 @@ import polars as pl
 from annotation_import import report as sections
 from annotation_import.checks import (
     note_holes,
-    reject_case_collisions,
     reject_unknown,
     settle_duplicates,
     unify_case,
@@ -123,7 +122,6 @@ def check_votes(
     problems: Problems,
 ) -> pl.DataFrame:
     """Take out what cannot be used and note what is missing; good votes stay."""
-    votes = reject_case_collisions(votes, problems)
     votes = unify_case(votes)
     votes = reject_unknown(votes, known, problems)
     votes = settle_duplicates(votes, problems, on_duplicate=options.on_duplicate)

@@ -236,9 +236,9 @@ def _orient(table: pl.DataFrame) -> pl.DataFrame:
     )
     if "shown_left" not in table.columns:
         return turned
-    swap = {"test": "test_2", "test_2": "test"}
+    other = {"test": "test_2", "test_2": "test"}
     return turned.with_columns(
-        shown_left=pl.when(is_turned)
-        .then(pl.col("shown_left").replace(swap))
+        shown_left=pl.when(table.select(is_turned).to_series())
+        .then(pl.col("shown_left").replace(other))
         .otherwise(pl.col("shown_left"))
     )

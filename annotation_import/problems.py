@@ -68,6 +68,11 @@ class Problems:
         self._rows.append((reason, where, detail))
         self._votes[reason] += votes
 
+    def merge(self, other: "Problems") -> None:
+        """Add the problems that another reader found."""
+        self._rows.extend(other._rows)
+        self._votes.update(other._votes)
+
     @property
     def n_rejected(self) -> int:
         """Number of votes that were left out."""

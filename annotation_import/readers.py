@@ -6,7 +6,7 @@ Beside the votes, a tree may hold `SYNTHETIC.json` (the votes are simulated, and
 
 import io
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
@@ -14,7 +14,7 @@ import polars as pl
 from annotation_import import diffiqa, hggt, long_table, sriqa
 from annotation_import.config import Layout, TableConfig
 from annotation_import.problems import Problems
-from annotation_import.sources import Limits, SourceFile, iter_files
+from annotation_import.sources import Aside, Limits, SourceFile, iter_chunks, iter_files
 from annotation_import.votes import PAIR_KEY, VOTE_SCHEMA, complete, gather, sort_votes
 from runtime.errors import DataError
 
@@ -23,7 +23,6 @@ RATERS_FILE = "raters.parquet"
 MAX_VOTE_BYTES = 1 << 20
 MAX_TABLE_BYTES = 1 << 32
 
-_TREES = {"diffiqa": diffiqa.read_tree, "sriqa": sriqa.read_tree, "hggt": hggt.read_tree}
 _TREE_LIMITS = Limits({".json": MAX_VOTE_BYTES, RATERS_FILE: MAX_TABLE_BYTES})
 _TABLE_LIMITS = Limits(
     {SYNTHETIC_MARK: MAX_VOTE_BYTES, **dict.fromkeys(long_table.SUFFIXES, MAX_TABLE_BYTES)}
@@ -40,14 +39,6 @@ class ReadVotes:
 
     votes: pl.DataFrame
     problems: Problems
-
-
-@dataclass
-class _Extras:
-    """Files of a tree that are no votes."""
-
-    is_synthetic: bool = False
-    raters: list[SourceFile] = field(default_factory=list)
 
 
 def read_votes(
@@ -69,35 +60,33 @@ def read_votes(
         DataError: the source does not exist, cannot be opened, or a table lacks a column.
     """
     problems = Problems()
-    extras = _Extras()
-    if layout == "table":
-        maps = table or TableConfig()
-        files = _set_aside(iter_files(source, _TABLE_LIMITS, problems), extras, has_raters=False)
-        parts = long_table.read_tables(files, problems, columns=maps.columns, labels=maps.labels)
-    else:
-        files = _set_aside(iter_files(source, _TREE_LIMITS, problems), extras, has_raters=True)
-        parts = _TREES[layout](files, problems)
+    aside = Aside((SYNTHETIC_MARK,) if layout == "table" else (SYNTHETIC_MARK, RATERS_FILE))
+    parts = _parts(layout, source, table or TableConfig(), problems, aside)
     name = pl.lit(study or layout, pl.String)
-    votes = gather(parts).with_columns(
+    votes = gather(parts)
+    is_synthetic = any(file.name == SYNTHETIC_MARK for file in aside.files)
+    votes = votes.with_columns(
         study=name if study else pl.coalesce(pl.col("study"), name),
-        is_synthetic=pl.col("is_synthetic") | extras.is_synthetic,
+        is_synthetic=pl.col("is_synthetic") | is_synthetic,
     )
     votes = _clear_bad_times(votes, problems)
-    for file in extras.raters:
+    sidecars = [file for file in aside.files if file.name == RATERS_FILE]
+    for file in sidecars:
         votes = _with_raters(votes, file)
-    return ReadVotes(sort_votes(votes), problems)
+    return ReadVotes(sort_votes(votes) if sidecars else votes, problems)
 
 
-def _set_aside(
-    files: Iterator[SourceFile], extras: _Extras, *, has_raters: bool
-) -> Iterator[SourceFile]:
-    for file in files:
-        if file.name == SYNTHETIC_MARK:
-            extras.is_synthetic = True
-        elif has_raters and file.name == RATERS_FILE:
-            extras.raters.append(file)
-        else:
-            yield file
+def _parts(
+    layout: Layout, source: str | Path, maps: TableConfig, problems: Problems, aside: Aside
+) -> Iterator[pl.DataFrame]:
+    """Partial votes tables of a source."""
+    if layout == "table":
+        files = iter_files(source, _TABLE_LIMITS, problems, aside)
+        return long_table.read_tables(files, problems, columns=maps.columns, labels=maps.labels)
+    if layout == "diffiqa":
+        return diffiqa.read_tree(iter_chunks(source, _TREE_LIMITS, problems, aside), problems)
+    reader = sriqa.read_tree if layout == "sriqa" else hggt.read_tree
+    return reader(iter_files(source, _TREE_LIMITS, problems, aside), problems)
 
 
 def _clear_bad_times(votes: pl.DataFrame, problems: Problems) -> pl.DataFrame:

@@ -2,18 +2,23 @@
 
 Archives are never extracted, so a member cannot be written anywhere; members with an unsafe
 name are rejected all the same, because they say that the archive is not what it claims.
+
+Files come in chunks of one folder. A chunk of a folder on disk holds names only and reads them
+when it is loaded, so that another process can do it.
 """
 
 import os
 import tarfile
 import zipfile
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from annotation_import.problems import Problems
 from runtime.errors import DataError
 
+CHUNK_FILES = 5000
 _FIRST_READ_BYTES = 4096  # a vote is about 350 bytes; one read is enough
 _TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 
@@ -28,7 +33,12 @@ class SourceFile(NamedTuple):
     @property
     def path(self) -> str:
         """Path relative to the source."""
-        return f"{self.folder}/{self.name}" if self.folder else self.name
+        return join(self.folder, self.name)
+
+
+def join(folder: str, name: str) -> str:
+    """Join a folder relative to the source and a name."""
+    return f"{folder}/{name}" if folder else name
 
 
 class Limits:
@@ -40,21 +50,101 @@ class Limits:
 
     def wants(self, name: str) -> bool:
         """Tell whether a file is wanted."""
-        return name.lower().endswith(self.suffixes)
+        return name.endswith(self.suffixes) or name.lower().endswith(self.suffixes)
 
     def max_bytes(self, name: str) -> int:
         """Size above which a file is left out."""
         lower = name.lower()
         return max(limit for suffix, limit in self._max_bytes.items() if lower.endswith(suffix))
 
+    def is_too_large(self, where: str, size_bytes: int, problems: Problems) -> bool:
+        """Record and tell whether a file is too large."""
+        limit = self.max_bytes(where)
+        if size_bytes > limit:
+            problems.add("too_large", where, f"more than {limit} bytes")
+        return size_bytes > limit
 
-def iter_files(source: str | Path, limits: Limits, problems: Problems) -> Iterator[SourceFile]:
-    """Yield the wanted files of `source`; those of one folder come together, sorted by name.
+
+@dataclass(frozen=True)
+class Chunk:
+    """Files of one folder.
+
+    Attributes:
+        folder: relative to the source.
+        names: file names.
+        limits: how large they may be.
+        contents: their bytes, or None: read them from `root` when loaded.
+        root: the source, if it is a folder on disk.
+    """
+
+    folder: str
+    names: list[str]
+    limits: Limits
+    contents: list[bytes] | None = None
+    root: str = ""
+
+    def load(self, problems: Problems) -> tuple[list[str], list[bytes]]:
+        """Return names and contents; files that cannot be read are recorded and left out."""
+        if self.contents is not None:
+            return self.names, self.contents
+        top = os.open(os.path.join(self.root, self.folder), os.O_RDONLY | os.O_DIRECTORY)  # noqa: PTH118
+        try:
+            return self._read_all(top)
+        except OSError:
+            return self._read_each(top, problems)
+        finally:
+            os.close(top)
+
+    def _read_all(self, top: int) -> tuple[list[str], list[bytes]]:
+        """Read small files as fast as Python can; raises OSError where one needs a closer look."""
+        contents: list[bytes] = []
+        for name in self.names:
+            # below the folder's descriptor, which saves the path walk
+            handle = os.open(name, os.O_RDONLY, dir_fd=top)
+            contents.append(os.read(handle, _FIRST_READ_BYTES))
+            os.close(handle)
+        if max(map(len, contents), default=0) == _FIRST_READ_BYTES:
+            raise OSError("a file is longer than one read")
+        return self.names, contents
+
+    def _read_each(self, top: int, problems: Problems) -> tuple[list[str], list[bytes]]:
+        names: list[str] = []
+        contents: list[bytes] = []
+        for name in self.names:
+            where = join(self.folder, name)
+            limit = self.limits.max_bytes(name)
+            try:
+                with open(
+                    name, "rb", opener=lambda n, flags: os.open(n, flags, dir_fd=top)
+                ) as file:
+                    content = file.read(limit + 1)
+            except OSError as error:
+                problems.add("unreadable", where, str(error.strerror))
+                continue
+            if not self.limits.is_too_large(where, len(content), problems):
+                names.append(name)
+                contents.append(content)
+        return names, contents
+
+
+@dataclass
+class Aside:
+    """Files that are no votes: kept apart by their exact name."""
+
+    names: tuple[str, ...] = ()
+    files: list[SourceFile] = field(default_factory=list)
+
+
+def iter_chunks(
+    source: str | Path, limits: Limits, problems: Problems, aside: Aside
+) -> Iterator[Chunk]:
+    """Yield the wanted files of `source` in chunks of one folder.
 
     Args:
         source: folder, archive or single file.
         limits: which files are wanted and how large they may be.
-        problems: receives unreadable files, link loops and unsafe members.
+        problems: receives link loops and unsafe members.
+        aside: receives the files whose exact name it lists.
 
     Raises:
         DataError: the source does not exist, or is an archive that cannot be opened.
@@ -62,35 +152,49 @@ def iter_files(source: str | Path, limits: Limits, problems: Problems) -> Iterat
     path = Path(source)
     name = path.name.lower()
     if path.is_dir():
-        return _iter_folder(path, limits, problems)
+        return _folder_chunks(path, limits, problems, aside)
     if not path.is_file():
         raise DataError(f"{path}: source not found; expected a folder, an archive or a table")
     if name.endswith(".zip"):
-        return _iter_zip(path, limits, problems)
+        return _memory_chunks(_iter_zip(path, limits, problems), limits, aside)
     if name.endswith(_TAR_SUFFIXES):
-        return _iter_tar(path, limits, problems)
+        return _memory_chunks(_iter_tar(path, limits, problems), limits, aside)
     if not limits.wants(name):
         raise DataError(
             f"{path}: expected a folder, a .zip, a .tar(.gz) or a file ending in "
             f"{', '.join(limits.suffixes)}"
         )
-    return iter([SourceFile("", path.name, path.read_bytes())])
+    return iter([Chunk("", [path.name], limits, [path.read_bytes()])])
 
 
-def _iter_folder(root: Path, limits: Limits, problems: Problems) -> Iterator[SourceFile]:
+def iter_files(
+    source: str | Path, limits: Limits, problems: Problems, aside: Aside
+) -> Iterator[SourceFile]:
+    """Yield the wanted files of `source` one by one; see `iter_chunks`."""
+    for chunk in iter_chunks(source, limits, problems, aside):
+        for name, content in zip(*chunk.load(problems)):
+            yield SourceFile(chunk.folder, name, content)
+
+
+def _folder_chunks(root: Path, limits: Limits, problems: Problems, aside: Aside) -> Iterator[Chunk]:
     waiting: list[tuple[str, tuple[str, ...]]] = [("", (os.path.realpath(root),))]
     while waiting:
         relative, above = waiting.pop()
         folders, names = _list_folder(root, relative, limits, problems)
         for child in reversed(folders):
-            path = f"{relative}/{child}" if relative else child
+            path = join(relative, child)
             real = os.path.realpath(root / path)
             if real in above:
                 problems.add("symlink_loop", path, "leads back to a folder above it")
             else:
                 waiting.append((path, (*above, real)))
-        if names:
-            yield from _read_names(root / relative, relative, names, limits, problems)
+        for name in set(names).intersection(aside.names):
+            names.remove(name)
+            content = (root / relative / name).read_bytes()
+            aside.files.append(SourceFile(relative, name, content))
+        for start in range(0, len(names), CHUNK_FILES):
+            part = names[start : start + CHUNK_FILES]
+            yield Chunk(relative, part, limits, root=str(root))
 
 
 def _list_folder(
@@ -101,14 +205,18 @@ def _list_folder(
     try:
         with os.scandir(root / relative) as entries:
             for entry in entries:
+                name = entry.name
+                if name.endswith(limits.suffixes) and entry.is_file(follow_symlinks=False):
+                    names.append(name)  # nearly all of them, so without a call
+                    continue
                 is_folder = _is_folder(entry, relative, problems)
                 if is_folder:
-                    folders.append(entry.name)
-                elif is_folder is not None and limits.wants(entry.name):
-                    names.append(entry.name)
+                    folders.append(name)
+                elif is_folder is not None and limits.wants(name):
+                    names.append(name)
     except OSError as error:
         problems.add("unreadable", relative or ".", str(error.strerror))
-    return sorted(folders), sorted(names)
+    return sorted(folders), names
 
 
 def _is_folder(entry: "os.DirEntry[str]", relative: str, problems: Problems) -> bool | None:
@@ -116,45 +224,26 @@ def _is_folder(entry: "os.DirEntry[str]", relative: str, problems: Problems) -> 
     try:
         return entry.is_dir()
     except OSError as error:  # a link to itself: too many levels of symbolic links
-        where = f"{relative}/{entry.name}" if relative else entry.name
-        problems.add("symlink_loop", where, str(error.strerror))
+        problems.add("symlink_loop", join(relative, entry.name), str(error.strerror))
         return None
 
 
-def _read_names(
-    folder: Path, relative: str, names: list[str], limits: Limits, problems: Problems
-) -> Iterator[SourceFile]:
-    """Read many small files of one folder; opening below its descriptor saves the path walk."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        for name in names:
-            try:
-                handle = os.open(name, os.O_RDONLY, dir_fd=descriptor)
-                try:
-                    content = os.read(handle, _FIRST_READ_BYTES)
-                    if len(content) == _FIRST_READ_BYTES:
-                        content = _read_rest(handle, content, limits.max_bytes(name))
-                finally:
-                    os.close(handle)
-            except OSError as error:
-                problems.add("unreadable", f"{relative}/{name}", str(error.strerror))
-                continue
-            if len(content) >= _FIRST_READ_BYTES and _is_too_large(
-                f"{relative}/{name}", len(content), limits, problems
-            ):
-                continue
-            yield SourceFile(relative, name, content)
-    finally:
-        os.close(descriptor)
-
-
-def _read_rest(handle: int, content: bytes, max_bytes: int) -> bytes:
-    parts = [content]
-    size = len(content)
-    while size <= max_bytes and (block := os.read(handle, 1 << 20)):
-        parts.append(block)
-        size += len(block)
-    return b"".join(parts)
+def _memory_chunks(files: Iterator[SourceFile], limits: Limits, aside: Aside) -> Iterator[Chunk]:
+    chunk: Chunk | None = None
+    for folder, name, content in files:
+        if name in aside.names:
+            aside.files.append(SourceFile(folder, name, content))
+            continue
+        if chunk is not None and (chunk.folder != folder or len(chunk.names) == CHUNK_FILES):
+            yield chunk
+            chunk = None
+        if chunk is None:
+            chunk = Chunk(folder, [], limits, [])
+        chunk.names.append(name)
+        assert chunk.contents is not None
+        chunk.contents.append(content)
+    if chunk is not None:
+        yield chunk
 
 
 def _iter_zip(path: Path, limits: Limits, problems: Problems) -> Iterator[SourceFile]:
@@ -168,7 +257,7 @@ def _iter_zip(path: Path, limits: Limits, problems: Problems) -> Iterator[Source
                 continue
             if not _is_safe(item.filename, problems):
                 continue
-            if _is_too_large(item.filename, item.file_size, limits, problems):
+            if limits.is_too_large(item.filename, item.file_size, problems):
                 continue
             try:
                 content = archive.read(item)
@@ -189,12 +278,12 @@ def _iter_tar(path: Path, limits: Limits, problems: Problems) -> Iterator[Source
                 if not item.isfile():
                     problems.add("unsafe_member", item.name, "a link or device, not a file")
                     continue
-                if _is_too_large(item.name, item.size, limits, problems):
+                if limits.is_too_large(item.name, item.size, problems):
                     continue
                 handle = archive.extractfile(item)
                 assert handle is not None, "a regular member has content"
                 yield _member(item.name, handle.read())
-                archive.members = []  # type: ignore[attr-defined]  # else every header stays in memory
+                archive.members = []  # type: ignore[attr-defined]  # else all headers stay
     except (tarfile.TarError, EOFError, OSError) as error:
         raise DataError(f"{path}: not a readable tar ({error}); fetch or make it again") from None
 
@@ -212,10 +301,3 @@ def _member(name: str, content: bytes) -> SourceFile:
     path = PurePosixPath(name)
     folder = path.parent.as_posix()
     return SourceFile("" if folder == "." else folder, path.name, content)
-
-
-def _is_too_large(where: str, size_bytes: int, limits: Limits, problems: Problems) -> bool:
-    limit = limits.max_bytes(where)
-    if size_bytes > limit:
-        problems.add("too_large", where, f"more than {limit} bytes")
-    return size_bytes > limit

@@ -1,0 +1,145 @@
+"""Import at DiffIQA's full size (537,624 vote files) against a plain standard-library importer.
+
+    nice -n 10 python -m benchmarks.annotation_import_speed --rounds 3
+
+Makes the tree (2.1 GB of disk blocks) in a folder of its own, runs both importers in turn, prints
+the ratio of their best times, then times the statistics and Dawid-Skene on the table, and the
+peak memory. The tree is deleted at the end.
+"""
+
+import argparse
+import json
+import os
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import msgspec
+
+STATISTICS = """
+import sys, time
+import polars as pl
+from annotation_import.agreement import alpha_interval, patterns_of
+from annotation_import.counts import as_array, count_votes, decide_labels
+from annotation_import.dawid_skene import dawid_skene
+from annotation_import.paper_size import paper_votes
+from runtime.seeds import rng
+votes = pl.read_parquet(sys.argv[1])
+times = []
+for _ in range(int(sys.argv[2])):
+    start = time.perf_counter()
+    counts = count_votes(votes)
+    decided = decide_labels(counts)
+    patterns = patterns_of(as_array(counts))
+    for metric in ("nominal", "ordinal"):
+        alpha = alpha_interval(patterns, metric, replicates=1000, confidence=0.95,
+                               generator=rng(0, "bench", metric))
+    times.append(time.perf_counter() - start)
+print(f"counts + majority + alpha + 1,000-replicate interval: best {min(times):.3f} s "
+      f"(target 1.5 s)")
+voters = paper_votes()
+items = (voters["test_id"].rank("dense") - 1).to_numpy().astype("int64")
+raters = (voters["rater_id"].rank("dense") - 1).to_numpy().astype("int64")
+answers = voters["label"].to_numpy().astype("int64") + 1
+start = time.perf_counter()
+fit = dawid_skene(items, raters, answers)
+print(f"Dawid-Skene, {fit.iterations} steps, converged {fit.is_converged}: "
+      f"{time.perf_counter() - start:.2f} s (target 5 s)")
+"""
+
+
+def make_tree(folder: Path) -> int:
+    from annotation_import.export import diffiqa_vote
+    from annotation_import.paper_size import paper_votes
+
+    made: set[Path] = set()
+    count = 0
+    for row in paper_votes().iter_rows(named=True):
+        name, content = diffiqa_vote(row)
+        path = folder / name
+        if path.parent not in made:
+            path.parent.mkdir(parents=True)
+            made.add(path.parent)
+        path.write_bytes(msgspec.json.format(msgspec.json.encode(content), indent=4))
+        count += 1
+    return count
+
+
+def baseline(folder: Path) -> Counter[str]:
+    """Read every file with open and json.load, count with Counter, take the majority."""
+    votes: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for top, _, names in os.walk(folder / "labels"):
+        for name in names:
+            with open(Path(top) / name, encoding="utf-8") as handle:
+                picture = json.load(handle)["Picture_AI"]
+            votes[picture["Name"]][picture["Label"]] += 1
+    labels: Counter[str] = Counter()
+    for counts in votes.values():
+        (first, n_first), *others = counts.most_common()
+        is_tie = bool(others) and others[0][1] == n_first
+        labels["outlier" if is_tie else first] += 1
+    return labels
+
+
+def timed_baseline(folder: Path) -> float:
+    start = time.perf_counter()
+    labels = baseline(folder)
+    seconds = time.perf_counter() - start
+    assert labels == {"Negative": 76_515, "Similar": 24_654, "Positive": 76_150, "outlier": 1_889}
+    return seconds
+
+
+def timed_import(folder: Path, out: Path) -> float:
+    """Time the whole command, from starting Python to the written report."""
+    command = [
+        sys.executable, "-m", "annotation_import", "import", "--layout", "diffiqa",
+        "--source", str(folder), "--out", str(out),
+    ]  # fmt: skip
+    start = time.perf_counter()
+    subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
+    seconds = time.perf_counter() - start
+    report = json.loads((out / "report.json").read_text())
+    assert report["labels"] == {"worse": 76_515, "similar": 24_654, "better": 76_150}
+    assert report["pairs"]["outlier_reasons"] == {"no_majority": 1_889}
+    assert {k: report["votes"][k] for k in ("worse", "similar", "better")} == {
+        "worse": 232_285, "similar": 85_671, "better": 219_668,
+    }  # fmt: skip
+    return seconds
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--folder", type=Path, help="where the tree is made (default: temporary)")
+    parser.add_argument("--rounds", type=int, default=3)
+    args = parser.parse_args()
+    work = Path(tempfile.mkdtemp(prefix="votes-", dir=args.folder))
+    try:
+        start = time.perf_counter()
+        count = make_tree(work / "tree")
+        print(f"{count} files made in {time.perf_counter() - start:.0f} s")
+        plain, ours = [], []
+        for _ in range(args.rounds):
+            ours.append(timed_import(work / "tree", work / "out"))
+            plain.append(timed_baseline(work / "tree"))
+            print(f"  import {ours[-1]:.1f} s, baseline {plain[-1]:.1f} s", flush=True)
+        peak_mb = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+        print(
+            f"import: best {min(ours):.2f} s (target 15 s), baseline best {min(plain):.2f} s, "
+            f"ratio of best {min(plain) / min(ours):.1f}, of medians "
+            f"{statistics.median(plain) / statistics.median(ours):.1f} (target 5); "
+            f"peak memory of the import {peak_mb:.0f} MB (target 1500 MB)"
+        )
+        table = str(work / "out/votes.parquet")
+        subprocess.run([sys.executable, "-c", STATISTICS, table, str(args.rounds)], check=True)
+    finally:
+        shutil.rmtree(work)
+
+
+if __name__ == "__main__":
+    main()
