@@ -1,5 +1,6 @@
 """Training curves from the `metrics.jsonl` files of a run, whatever they measure."""
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ _POSITIONS = ("step", "iteration", "iter", "epoch")
 _GROUPS = ("phase", "kind", "part", "split", "model")
 _NOT_CURVES = frozenset({"time_s", "seed", "batch", "batch_size", "rank", "processes", "total"})
 _MOST_POINTS = 300
-_FIRST = ("loss", "psnr", "accuracy", "acc", "plcc", "srcc")
+_FIRST = re.compile(r"(.*[ _])?(loss|accuracy|plcc|srcc)|psnr.*")
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ def _is_number(value: Any) -> bool:
 
 def _chart(title: str, name: str, groups: Mapping[str, Mapping[float, float]]) -> Chart:
     lines: list[Line] = []
-    for index, (group, places) in enumerate(groups.items()):
+    for index, (group, places) in enumerate(sorted(groups.items())):
         xs = sorted(places)
         ys = [places[x] for x in xs]
         style = f"line-{index % 6}"
@@ -117,7 +118,7 @@ def _chart(title: str, name: str, groups: Mapping[str, Mapping[float, float]]) -
             lines.append(Line(group, *_thinned(xs, ys), style, is_faint=True))
             ys = _smooth(ys)
         lines.append(Line(group, *_thinned(xs, ys), style))
-    is_main = any(name.endswith(word) or name.startswith(word) for word in _FIRST)
+    is_main = _FIRST.fullmatch(name) is not None
     return Chart(title.replace("_", " "), "iteration", tuple(lines), is_main)
 
 

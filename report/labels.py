@@ -11,6 +11,7 @@ from report.svg import Column
 _VALUES = (-1, 0, 1)
 _TO = "\N{EN DASH}"
 _BINS = 8
+_FEWEST_IN_BIN = 12
 _FEW = 7
 _MOST_ITEMS = 4
 _NOT_A_PARAMETER = frozenset(
@@ -114,10 +115,11 @@ def _parameter(part: pl.DataFrame, name: str) -> Parameter | None:
 
 
 def _binned(part: pl.DataFrame) -> tuple[Column, ...]:
-    """Up to eight groups of about equal size, cut between different values."""
+    """Two to eight groups of about equal size, cut between different values."""
     ordered = part.sort("value")
     values = ordered["value"].to_list()
-    cuts = sorted({values[len(values) * index // _BINS] for index in range(1, _BINS)})
+    bins = min(max(len(values) // _FEWEST_IN_BIN, 2), _BINS)
+    cuts = sorted({values[len(values) * index // bins] for index in range(1, bins)})
     edges = [values[0], *(cut for cut in cuts if cut > values[0])]
     columns: list[Column] = []
     for index, low in enumerate(edges):
@@ -126,9 +128,15 @@ def _binned(part: pl.DataFrame) -> tuple[Column, ...]:
         if not is_last:
             inside &= pl.col("value") < edges[index + 1]
         group = ordered.filter(inside)
-        name = f"{_text(group['value'].min())}{_TO}{_text(group['value'].max())}"
+        name = _between(_text(group["value"].min()), _text(group["value"].max()))
         columns.append(Column(name, counts_of(group)))
     return tuple(columns)
+
+
+def _between(low: str, high: str) -> str:
+    if low == high:
+        return low
+    return f"{low} to {high}" if low.startswith("-") else f"{low}{_TO}{high}"
 
 
 def _text(value: object) -> str:

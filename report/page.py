@@ -144,7 +144,8 @@ def _main_order(item: Parameter) -> int:
 
 
 def _shown(item: Parameter) -> dict[str, Any]:
-    words = item.name.removeprefix("is_").replace("_", " ").replace(".", ": ")
+    words = item.name.removeprefix("is_").removeprefix("degradation.").replace("_", " ")
+    words = words.replace("stages ", "stage ").replace(".", ", ")
     return {
         "name": _PARAMETER_WORDS.get(words, words),
         "n": item.n,

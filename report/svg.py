@@ -159,15 +159,13 @@ def lines(curves: Sequence[Line], *, label: str, x_name: str) -> str:
         )
 
     parts = [_open(width, height, label)]
-    for tick in _ticks(low, high):
+    for tick, text in _ticks(low, high):
         y = place(first, tick).split(",")[1]
         parts.append(f'<line class="grid" x1="{left}" x2="{width - right}" y1="{y}" y2="{y}"/>')
-        parts.append(
-            f'<text class="y" x="{left - 6}" y="{float(y) + 3.5:.1f}">{number(tick)}</text>'
-        )
-    for tick in _ticks(first, last):
+        parts.append(f'<text class="y" x="{left - 6}" y="{float(y) + 3.5:.1f}">{text}</text>')
+    for tick, text in _ticks(first, last):
         x = place(tick, low).split(",")[0]
-        parts.append(f'<text class="tick" x="{x}" y="{height - bottom + 15}">{number(tick)}</text>')
+        parts.append(f'<text class="tick" x="{x}" y="{height - bottom + 15}">{text}</text>')
     parts.append(f'<text class="tick" x="{width / 2}" y="{height - 4}">{escape(x_name)}</text>')
     for curve in sorted(curves, key=lambda item: not item.is_faint):
         points = " ".join(place(x, y) for x, y in zip(curve.x, curve.y, strict=True))
@@ -190,19 +188,19 @@ def _range(curves: Sequence[Line]) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-def _ticks(low: float, high: float) -> list[float]:
-    """Round numbers between `low` and `high`, about five of them."""
+def _ticks(low: float, high: float) -> list[tuple[float, str]]:
+    """About five round numbers from `low` to `high`, each with the digits that tell it apart."""
     span = high - low
     if span <= 0:
-        return [low]
-    step = 10.0 ** math.floor(math.log10(span / 4))
-    for factor in (1, 2, 5, 10):
-        if span / (step * factor) <= 5:
-            step *= factor
-            break
+        return [(low, number(low))]
+    power = math.floor(math.log10(span / 4))
+    step = next(f for f in (1, 2, 5, 10) if span / (10.0**power * f) <= 5) * 10.0**power
     start = math.ceil(low / step)
-    ticks = [round(index * step, 12) for index in range(start, start + 12)]
-    return [tick for tick in ticks if tick <= high]
+    ticks = [index * step for index in range(start, start + 12) if index * step <= high]
+    digits = max(0, -math.floor(math.log10(step) + 1e-9))
+    if digits > 4 or high >= 1e6:
+        return [(tick, f"{tick:.3g}") for tick in ticks]
+    return [(tick, f"{tick:,.{digits}f}") for tick in ticks]
 
 
 def _open(width: float, height: float, label: str, *, stretch: bool = False) -> str:

@@ -23,9 +23,9 @@ HUB_SPLITS = {"train": "train", "val": "validation", "test": "test"}
 _SIZES = (1_000, 10_000, 100_000, 1_000_000, 10_000_000)
 _SIZE_NAMES = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "n>10M")
 _POLICY_WORDS = {
-    "drop": "majority, three-way ties left out",
-    "similar": "majority, three-way ties counted as similar",
-    "dawid_skene": "majority, ties resolved with a Dawid-Skene model",
+    "majority": "the majority of the votes",
+    "similar": "counting a tie as similar",
+    "dawid_skene": "a Dawid-Skene model where the votes tie",
 }
 _TEMPLATE = Path(__file__).parent / "templates" / "card.md"
 
@@ -77,6 +77,7 @@ def write_card(
             },
             degradation=run.values.get("degrade", {}).get("preset"),
             base_model=_base_model(run),
+            drops_ties=run.values.get("annotations", {}).get("tie_policy") == "drop",
             policies={_POLICY_WORDS.get(name, name): n for name, n in summary.policies.items()},
         ),
     )

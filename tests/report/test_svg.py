@@ -69,3 +69,10 @@ def test_single_point_is_visible() -> None:
 )  # fmt: skip
 def test_numbers_are_short(value: float, text: str) -> None:
     assert number(value) == text
+
+
+def test_ticks_of_a_narrow_range_differ() -> None:
+    text = lines([Line("a", [0, 1], [1.0251, 1.0302], "line-0")], label="x", x_name="step")
+    ticks = re.findall(r'class="y"[^>]*>([^<]+)<', text)
+    assert len(ticks) >= 3
+    assert len(set(ticks)) == len(ticks)

@@ -50,6 +50,7 @@ def make_run(
         {
             "run": root.name, "seed": 7, "dataset": {"references_per_shard": 3}, "report": {},
             "degrade": {"preset": "diffiqa-released"}, "enhancer": {"base_model": "train"},
+            "annotations": {"tie_policy": "drop"},
             **(sections or {}),
         },
     )  # fmt: skip
@@ -192,7 +193,7 @@ def _write_labels(root: Path, plan: pl.DataFrame) -> None:
         row = {
             "study": "demo", "ref_id": crop_id, "test_id": test_id, "n_worse": votes[0],
             "n_similar": votes[1], "n_better": votes[2], "n_votes": 3, "label": label,
-            "margin": max(votes) - sorted(votes)[1], "policy": "drop", "is_synthetic": True,
+            "margin": max(votes) - sorted(votes)[1], "policy": "majority", "is_synthetic": True,
         }  # fmt: skip
         is_tie = k == 4 and crop_id.startswith("skimage-astronaut")
         (outliers if is_tie else rows).append(row)

@@ -123,7 +123,8 @@ def test_card(written: Path) -> None:
     assert "synthetic-labels" in front["tags"]
     assert "Synthetic labels" in text
     assert "| all | 12 | 70 | 34 | 12 | 24 |" in text
-    assert "three-way ties left out (70 images)" in text
+    assert "decided by the majority of the votes (70 images)" in text
+    assert "no majority are left out" in text
     assert "/" + str(written).strip("/") not in text
 
 
