@@ -109,7 +109,7 @@ def _parameter(part: pl.DataFrame, name: str) -> Parameter | None:
     if is_number:
         rho = part.select(pl.corr("value", "label", method="spearman")).item()
         rho = None if rho is None or rho != rho else float(rho)  # NaN: one of them is constant
-    if is_number and len(values) > _FEW:
+    if is_number and (len(values) > _FEW or 2 * len(values) > part.height):
         return Parameter(name, _binned(part), rho, part.height)
     return Parameter(name, columns_by(part, "value"), rho, part.height)
 
