@@ -13,11 +13,10 @@ from typing import Any
 import polars as pl
 import torch
 
-from enhancer.sample.planned import CROP_COLUMNS, distinct_steps, evaluations, solver_level
+from enhancer.sample.planned import distinct_steps, evaluations, planned_crops, solver_level
 from enhancer.sample.tiles import Tiling
 from runtime.metrics import MetricsLog, read_metrics
 from runtime.progress import Progress
-from runtime.tables import read_table
 
 _EVERY_S = 30.0
 
@@ -39,13 +38,12 @@ class Cost:
 
 def cost_of(root: Path, plan: pl.DataFrame, tiling: Tiling) -> Cost:
     """Add up the work of planned images, from the plan and the crops' sizes alone."""
-    crops = read_table(root / "crops/crops.parquet", columns=CROP_COLUMNS, what="table of crops")
-    sizes = dict(crops.select("crop_id", "size_px").iter_rows())
+    crops = planned_crops(root, plan)
     columns = ("crop_id", "init", "steps", "level", "upscale", "guidance")
     steps = calls = 0
     for row in plan.select(columns).iter_rows(named=True):
         steps += distinct_steps(row["steps"], solver_level(row))
-        calls += evaluations(row, sizes[row["crop_id"]], tiling)
+        calls += evaluations(row, crops[row["crop_id"]]["size_px"], tiling)
     return Cost(plan.height, steps, calls)
 
 

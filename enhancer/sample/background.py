@@ -6,13 +6,16 @@ from typing import Any, TypeVar
 
 import torch
 
+from runtime.errors import ResourceError
+
 T = TypeVar("T")
 
 
 class Background:
     """Run tasks in threads; on a GPU each thread has a stream of its own.
 
-    A task that runs out of device memory is tried once more after the cache is emptied.
+    A task that runs out of device memory is tried once more after the cache is emptied; then
+    it fails with a ResourceError.
 
     Args:
         workers: number of threads; 0 runs each task at once, in the caller's thread.
@@ -78,11 +81,21 @@ class Background:
             stream = torch.cuda.Stream(self._device)
             with torch.cuda.stream(stream):
                 stream.wait_event(ready)
-                try:
-                    result = task(*arguments)
-                except torch.OutOfMemoryError:
-                    torch.cuda.empty_cache()
-                    result = task(*arguments)
+                result = _twice_if_memory_ends(task, arguments)
                 # the caller's stream, and the allocator, may touch the tensors from here on
                 stream.synchronize()
                 return result
+
+
+def _twice_if_memory_ends(task: Callable[..., T], arguments: tuple[Any, ...]) -> T:
+    try:
+        return task(*arguments)
+    except torch.OutOfMemoryError:
+        torch.cuda.empty_cache()
+    try:
+        return task(*arguments)
+    except torch.OutOfMemoryError:
+        raise ResourceError(
+            "out of memory while an image was encoded or decoded; lower enhancer.sample.slots, "
+            "max_slots or workers and run again: finished images are kept"
+        ) from None

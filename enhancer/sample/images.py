@@ -95,7 +95,8 @@ class ImagePort:
             noise=self._base.noise,
             encode=lambda drawn: self._base.encode(image01, drawn),
         )
-        return JobInput(latent.to(self._device), image01)
+        # on the CPU, so that the engine's stream copies what no other stream will overwrite
+        return JobInput(latent.cpu(), image01.cpu())
 
     def finish(self, job: Job, latent: Tensor) -> None:
         """Decode, fix colours, resize back, encode and keep an image."""

@@ -123,7 +123,7 @@ class PromptedNets:
 
     def predict_unguided(self, latent: Tensor, timesteps: Tensor, inputs: SlotInputs) -> Tensor:
         """Predict with the positive prompt only: exactly `predict` where guidance is 1."""
-        return self._call(latent, timesteps, inputs)
+        return self._call(latent, timesteps, inputs).clone()
 
     def count_flops(self, latent: Tensor, timesteps: Tensor, inputs: SlotInputs) -> int:
         """Count the floating-point operations of one call without guidance, eagerly."""
@@ -143,6 +143,8 @@ class PromptedNets:
 
     def _call(self, latent: Tensor, timesteps: Tensor, inputs: SlotInputs) -> Tensor:
         self._choice.rows = inputs.prompt
+        # a CUDA graph's outputs live until here
+        torch.compiler.cudagraph_mark_step_begin()
         sample = latent.to(self.dtype)
         # only its shape is read: the lookups hold the projected text
         text = self._prompts[:1].expand(len(sample), -1, -1)

@@ -128,15 +128,7 @@ def planned_images(root: Path, rows: pl.DataFrame) -> list[PlannedImage]:
     Raises:
         DataError: a crop of the plan is not in the table of crops.
     """
-    table = read_table(root / "crops/crops.parquet", columns=CROP_COLUMNS, what="table of crops")
-    wanted = table.filter(pl.col("crop_id").is_in(rows["crop_id"].unique().to_list()))
-    crops = {row["crop_id"]: row for row in wanted.select(CROP_COLUMNS).iter_rows(named=True)}
-    missing = sorted(set(rows["crop_id"]) - crops.keys())
-    if missing:
-        raise DataError(
-            f"{root / 'crops/crops.parquet'}: lacks {len(missing)} crops of the plan, first "
-            f"{missing[0]}; rerun 'degrade plan'"
-        )
+    crops = planned_crops(root, rows)
     degraded = _degraded_members(root, rows)
     images = []
     for row in rows.sort("test_id").iter_rows(named=True):
@@ -150,6 +142,24 @@ def planned_images(root: Path, rows: pl.DataFrame) -> list[PlannedImage]:
             member = Member(f"{row['crop_id']}.png", crop["offset"], crop["size_bytes"])
         images.append(PlannedImage(row, crop["size_px"], tar, member))
     return images
+
+
+def planned_crops(root: Path, rows: pl.DataFrame) -> dict[str, dict[str, Any]]:
+    """Look up the crops of some rows of the plan: crop_id to size and place.
+
+    Raises:
+        DataError: a crop of the plan is not in the table of crops.
+    """
+    path = root / "crops/crops.parquet"
+    table = read_table(path, columns=CROP_COLUMNS, what="table of crops").select(CROP_COLUMNS)
+    wanted = set(rows["crop_id"])
+    crops = {row["crop_id"]: row for row in table.iter_rows(named=True) if row["crop_id"] in wanted}
+    if missing := sorted(wanted - crops.keys()):
+        raise DataError(
+            f"{path}: lacks {len(missing)} crops of the plan, first {missing[0]}; rerun "
+            "'degrade plan'"
+        )
+    return crops
 
 
 def _degraded_tar(root: Path, shard: int) -> Path:

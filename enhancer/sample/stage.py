@@ -119,6 +119,7 @@ def run_shard(
         left = len(images) - len(store.done()) - len(store.failures())
         if stop.is_preempted:
             raise PreemptedError(f"shard {shard}: asked to stop, {left} images left; retry goes on")
+    assert not left or limit is not None, f"{left} images were neither made nor failed"
     if left:
         _log.info("shard %d: limit reached, %d images left; run again to go on", shard, left)
     else:

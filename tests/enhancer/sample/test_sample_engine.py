@@ -357,3 +357,19 @@ def test_operations_are_counted(nets: Any, reference: dict[str, Tensor]) -> None
     Engine(prompted, NOISE, EngineOptions(slots=1), watch=watch).run([job(0, 1, side=8)], port)
     assert 1e6 < watch.flops < 1e9
     assert watch.evaluations == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["default", "reduce-overhead"])
+def test_compiled_nets_give_the_same_latents(
+    nets: Any, reference: dict[str, Tensor], mode: str
+) -> None:
+    jobs = [job(i, 3 + i, side=8, guidance=7.5) for i in range(4)]
+    table = torch.cat([reference["in.cond_embeds"], reference["in.uncond_embeds"]])
+    found = {}
+    for compile_mode in ("off", mode):
+        prompted, port = PromptedNets(*nets, table, compile_mode=compile_mode), KeptPort()
+        Engine(prompted, NOISE, EngineOptions(slots=2, workers=1)).run(jobs, port)
+        found[compile_mode] = port.latents
+    for key, latent in found["off"].items():
+        assert relative_to_max(found[mode][key], latent) < TOLERANCE
