@@ -2,15 +2,22 @@
 
 `import basicsr` loads all its networks and fails with current torchvision, which no longer has
 `torchvision.transforms.functional_tensor`. The one module that is needed is loaded from its file,
-with a stand-in for the missing name.
+with a stand-in for the missing name. That module imports torch for functions that kernels do not
+need; torch takes seconds to import, so it gets a stand-in as well that imports it when it is used.
 """
 
+import importlib
 import importlib.util
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+import scipy.special
+import scipy.stats  # noqa: F401
 
 from runtime.errors import ResourceError
 
@@ -39,8 +46,29 @@ def load_module(path: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(f"degrade._basicsr_{file.stem}", file)
     assert spec is not None and spec.loader is not None, f"{file} is no module"
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    with _torch_on_demand():
+        spec.loader.exec_module(module)
     return module
+
+
+class _TorchOnDemand(ModuleType):
+    """Stands in for torch until something of it is asked for."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(importlib.import_module("torch"), name)
+
+
+@contextmanager
+def _torch_on_demand() -> Iterator[None]:
+    """Let `import torch` give the stand-in, unless torch is there already."""
+    if "torch" in sys.modules:
+        yield
+        return
+    sys.modules["torch"] = _TorchOnDemand("torch")
+    try:
+        yield
+    finally:
+        del sys.modules["torch"]
 
 
 def register_functional_tensor() -> None:

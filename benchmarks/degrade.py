@@ -1,0 +1,127 @@
+"""Degradation at 512 px: images a second of ours, of the basicsr-built reference, and of apply.
+
+Run: python benchmarks/degrade.py [--images 40]. Ratios are of CPU seconds, one thread each, with
+the contenders interleaved image by image, so that other load on the machine cancels; the two-process
+ratio is of wall time and needs two idle cores.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import polars as pl
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "degrade")]
+
+from basicsr_reference import BasicsrReference  # noqa: E402
+from degrade_statistics import photographs  # noqa: E402
+
+from degrade import degrade_image  # noqa: E402
+from degrade.apply import apply_task, read_tasks, run_apply  # noqa: E402
+from degrade.plan import run_plan  # noqa: E402
+from runtime.images import decode_png, encode_png  # noqa: E402
+from runtime.settings import load_run  # noqa: E402
+from runtime.tables import write_table  # noqa: E402
+from runtime.tars import write_tar  # noqa: E402
+
+
+def cpu_seconds(work: Callable[[], object]) -> float:
+    start = time.process_time()
+    work()
+    return time.process_time() - start
+
+
+def write_run(folder: Path, images: list[np.ndarray], *, per_reference: int) -> Path:
+    """A run whose crops are `images`, planned so that every test image is degraded."""
+    (folder / "crops").mkdir(parents=True)
+    config = folder / "config.resolved.json"
+    plan = {"per_reference": per_reference, "degraded_fraction": 1.0}
+    config.write_text(json.dumps({"seed": 0, "plan": plan, "degrade": {}}))
+    ids = [f"bench-p{index:03}-x0y0" for index in range(len(images))]
+    pngs = [encode_png(image) for image in images]
+    tar = folder / "crops" / "crops-00000.tar"
+    members = write_tar(tar, ((f"{i}.png", png) for i, png in zip(ids, pngs, strict=True)))
+    rows = {
+        "crop_id": ids, "size_px": [512] * len(ids), "shard": [0] * len(ids),
+        "offset": [member.offset for member in members],
+        "size_bytes": [member.size_bytes for member in members],
+    }  # fmt: skip
+    write_table(folder / "crops" / "crops.parquet", pl.DataFrame(rows))
+    run_plan(config)
+    return config
+
+
+def compare_cpu(images: list[np.ndarray], config: Path, count: int) -> None:
+    reference = BasicsrReference()
+    tasks = read_tasks(load_run(config), 0)
+    pngs = [encode_png(image) for image in images]
+
+    def reference_with_files(index: int) -> bytes:
+        image = decode_png(pngs[index % len(pngs)], where="benchmark")
+        return encode_png(reference(image, index))
+
+    contenders: dict[str, Callable[[int], object]] = {
+        "reference": lambda i: reference(images[i % len(images)], i),
+        "reference, PNG in and out": reference_with_files,
+        "degrade_image": lambda i: degrade_image(images[i % len(images)], seed=i),
+        "degrade apply (PNG in and out)": lambda i: apply_task(tasks[i % len(tasks)]),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    for warm in range(12):
+        for name in ("degrade_image", "degrade apply (PNG in and out)", "reference"):
+            contenders[name](warm)
+    for index in range(count):
+        for name, work in contenders.items():
+            seconds[name].append(cpu_seconds(lambda work=work, index=index: work(index)))
+    print(f"{count} images of 512 px, one thread, CPU time")
+    for name, values in seconds.items():
+        print(f"  {name:32} {1000 * np.mean(values):7.1f} ms  {1 / np.mean(values):6.1f} images/s")
+    for one, two in (
+        ("degrade_image", "reference"),
+        ("degrade apply (PNG in and out)", "reference"),
+        ("degrade apply (PNG in and out)", "reference, PNG in and out"),
+    ):
+        print(f"  {one} : {two} = {sum(seconds[two]) / sum(seconds[one]):.2f} (target 5)")
+
+
+def compare_processes(config: Path) -> None:
+    """Wall time of a shard with one and with two processes."""
+    seconds: dict[int, list[float]] = {1: [], 2: []}
+    for _ in range(2):
+        for workers in seconds:
+            values = json.loads(config.read_text())
+            values["degrade"]["workers"] = workers
+            config.write_text(json.dumps(values))
+            start = time.perf_counter()
+            run_apply(config, 0, limit=10**6)
+            seconds[workers].append(time.perf_counter() - start)
+    ratio = min(seconds[1]) / min(seconds[2])
+    print(f"two processes : one = {ratio:.2f} (wall, start of processes included; target 1.8)")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--images", type=int, default=40, help="images of each contender")
+    parser.add_argument("--no-processes", action="store_true", help="CPU time only")
+    arguments = parser.parse_args()
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)
+    images = photographs()
+    with tempfile.TemporaryDirectory() as folder:
+        config = write_run(Path(folder) / "run", images, per_reference=6)
+        compare_cpu(images, config, arguments.images)
+    if not arguments.no_processes:
+        with tempfile.TemporaryDirectory() as folder:
+            compare_processes(write_run(Path(folder) / "run", images, per_reference=60))
+
+
+if __name__ == "__main__":
+    main()
