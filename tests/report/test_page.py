@@ -11,6 +11,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from report.__main__ import main
 from report.config import ReportConfig
 from report.gallery import write_gallery
 from report.labels import labelled_tests
@@ -156,6 +157,21 @@ def test_gallery_picture(finished: Path, tmp_path: Path) -> None:
     image = decode_png(out.read_bytes(), where=str(out))
     assert image.shape[1] == 2 * 24 + 2 * 130 + 14
     assert image.std() > 20
+
+
+def test_command_line(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = shutil.copytree(finished.parent, tmp_path / "study")
+    config = str(root / "config.resolved.json")
+    assert main(["write", "--config", config, "--log", str(tmp_path / "log.txt")]) == 0
+    assert main(["write", "--config", config]) == 0
+    assert main(["write", "--config", str(tmp_path / "none.json")]) == 2
+    assert (
+        main(["gallery", "--config", config, "--out", str(tmp_path / "g.png"), "--pairs", "0"]) == 2
+    )
+    assert "report write: done" in (tmp_path / "log.txt").read_text()
+    with pytest.raises(SystemExit):
+        main(["write", "--help"])
+    assert "results/demo/config.resolved.json" in capsys.readouterr().out
 
 
 def test_gallery_needs_labels(tmp_path: Path) -> None:

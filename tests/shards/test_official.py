@@ -1,18 +1,21 @@
 """The official layout: what is written, that it reads back, and what is refused."""
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import polars as pl
 import pytest
 
+from afine.databases.diffiqa import read_released
 from afine.triplets.official import write_official
 from afine.triplets.rules import labelled_triplets
+from annotation_import.__main__ import main as read_votes
 from runtime.errors import ConfigError, DataError
 from shards.__main__ import main
 from shards.official_export import export_official, vote_file
 from shards.official_import import import_official
-from shards.official_triplets import triplet_lines
+from shards.official_triplets import KINDS, triplet_lines
 from shards.read import iter_references
 
 
@@ -77,6 +80,37 @@ def test_triplets_are_those_of_the_afine_stage(
         ours = "trainlabel/Triplet" if file.name == "Triplet.txt" else "TripletEachType"
         mine = (exported / "Train" / ours / file.name).read_text().splitlines()
         assert sorted(mine) == sorted(file.read_text().splitlines())
+
+
+def test_triplets_equal_those_of_the_released_script(golden: Path) -> None:
+    folder = golden / "afine/triplets"
+    votes = json.loads((folder / "diffiqa_votes.json").read_text())
+    names = {"Positive": 1, "Similar": 0, "Negative": -1}
+    labels: dict[str, dict[str, int]] = {}
+    for test_id, cast in votes.items():
+        answer, count = Counter(cast).most_common(1)[0]
+        if count > 1:
+            stem, _, kk = test_id.partition("_")
+            labels.setdefault(stem, {})[kk] = names[answer]
+    lines = [row for stem, own in labels.items() for row in triplet_lines(stem, own)]
+    released = (folder / "diffiqa_Triplet_canonical.txt").read_text().splitlines(keepends=True)
+    assert sorted(line for _, line, _ in lines) == sorted(released)
+    each_type = Counter(kind for kind, _, _ in lines)
+    for kind in KINDS:
+        assert each_type[kind] == len((folder / f"diffiqa_{kind}.txt").read_text().splitlines())
+
+
+def test_our_readers_read_the_export(exported: Path, written: Path, tmp_path: Path) -> None:
+    """The other stages' readers of the official layout find the same labels and votes."""
+    arguments = ["import", "--layout", "diffiqa", "--source", str(exported), "--out"]
+    assert read_votes([*arguments, str(tmp_path / "labels")]) == 0
+    columns = ["test_id", "n_worse", "n_similar", "n_better", "label", "is_synthetic"]
+    read = pl.read_parquet(tmp_path / "labels/labels.parquet").select(columns)
+    ours = pl.read_parquet(written / "dataset/labels.parquet").select(columns)
+    assert read.sort("test_id").rows() == ours.sort("test_id").rows()
+    released = read_released(exported)
+    assert not released.rejected
+    assert sum(record.label is not None for record in released.records) == 70
 
 
 def test_triplets_of_one_reference() -> None:
