@@ -238,6 +238,9 @@ class AfineConfig(Section):
     cache: CacheConfig = CacheConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     cpu_threads: int = speed_field(1, ge=1, description="torch threads on the CPU")
+    decode_threads: int = speed_field(
+        2, ge=1, description="threads that decode the next batch's images in phase 1"
+    )
 
 
 TRIPLETS = StageSpec(

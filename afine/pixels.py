@@ -1,7 +1,8 @@
 """Pixels of the sets' images, from shards and folders alike."""
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -25,6 +26,7 @@ class ImageStore:
         images: the table `afine/images.parquet`.
         folders: per set, what its files are relative to.
         cache_bytes: memory for decoded images.
+        threads: decoders of `prefetch`; decoding runs beside Python code.
     """
 
     def __init__(
@@ -33,6 +35,7 @@ class ImageStore:
         folders: Mapping[str, Path],
         *,
         cache_bytes: int = _CACHE_BYTES,
+        threads: int = 1,
     ) -> None:
         self._folders = dict(folders)
         self._places: dict[Key, tuple[str, int, int]] = {
@@ -43,6 +46,14 @@ class ImageStore:
         }
         self._cache: OrderedDict[Key, ImageU8] = OrderedDict()
         self._cached_bytes, self._limit_bytes = 0, cache_bytes
+        self._decoders = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+        self._coming: dict[Key, Future[ImageU8]] = {}
+
+    def prefetch(self, keys: Iterable[Key]) -> None:
+        """Begin to decode images that will be read next."""
+        for key in keys:
+            if key not in self._cache and key not in self._coming:
+                self._coming[key] = self._decoders.submit(self._decode, key)
 
     def read(self, key: Key) -> ImageU8:
         """Return one image, uint8 [H, W, 3] RGB; treat it as read-only.
@@ -55,7 +66,8 @@ class ImageStore:
         if key in self._cache:
             self._cache.move_to_end(key)
             return self._cache[key]
-        image = self._decode(key)
+        coming = self._coming.pop(key, None)
+        image = self._decode(key) if coming is None else coming.result()
         self._cache[key] = image
         self._cached_bytes += image.nbytes
         while self._cached_bytes > self._limit_bytes:

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from afine.model import AFine
 from afine.pixels import ImageStore, Key, to_batch01
-from afine.statistics import differences
+from afine.statistics import Encoded, differences
 from afine.training.augment import dihedral_u8
 from runtime.atomic import read_json, write_json
 from runtime.errors import DataError
@@ -66,9 +66,9 @@ class CachedSet:
     def __init__(self, spec: CacheSpec, images: pl.DataFrame, channels: int) -> None:
         self.spec, self.images, self.channels = spec, images, channels
         sets, names = images["set"].to_list(), images["image"].to_list()
-        self.index: dict[Key, int] = {
-            key: row for row, key in enumerate(zip(sets, names, strict=True))
-        }
+        self._keys: list[Key] = list(zip(sets, names, strict=True))
+        self._is_ref = images["is_ref"].to_list()
+        self.index: dict[Key, int] = {key: row for row, key in enumerate(self._keys)}
         self._contents = images["content"].unique(maintain_order=True).to_list()
         shape = (len(images), spec.versions)
         wide = (*shape, 2, channels) if spec.kind == "difference" else shape
@@ -139,14 +139,12 @@ class CachedSet:
     ) -> None:
         """Encode one content in one version: its reference once, its test images in batches."""
         device = model.adapter.k.device
-        is_ref = self.images["is_ref"].to_list()
-        keys = list(self.index)
 
-        def encoded(chosen: Sequence[int]) -> Any:
-            pictures = [dihedral_u8(store.read(keys[row]), version) for row in chosen]
+        def encoded(chosen: Sequence[int]) -> Encoded:
+            pictures = [dihedral_u8(store.read(self._keys[row]), version) for row in chosen]
             return model.encode(to_batch01(pictures, device))
 
-        ref_row = next(row for row in rows if is_ref[row])
+        ref_row = next(row for row in rows if self._is_ref[row])
         ref = encoded([ref_row])
         self._put([ref_row], version, model.raw_naturalness(ref), None)
         tests = [row for row in rows if row != ref_row]

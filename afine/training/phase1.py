@@ -115,6 +115,7 @@ class Phase1Trainer:
                 f"afine.phase1.batch: {len(whole.rows)} rows for {count} processes; raise it"
             )
         parts = list(cut(mine, self._rows, limit=self.settings.micro_images))
+        self._prefetch(iteration + 1)
         self._optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), dtype=torch.float64, device=self._accelerator.device)
         for number, part in enumerate(parts, start=1):
@@ -126,6 +127,16 @@ class Phase1Trainer:
             total += loss.detach()
         self._optimizer.step()
         return {"loss": float(self._accelerator.reduce(total, "sum")), "lr": rate}
+
+    def _prefetch(self, iteration: int) -> None:
+        """Decode the images of the next batch while this one is computed."""
+        if iteration > self.settings.iterations:
+            return
+        part = self._order.batch(iteration).part(
+            self._accelerator.process_index, self._accelerator.num_processes
+        )
+        for column in self._rows.keys.values():
+            self._store.prefetch(column[row] for row in part.rows)
 
     def _loss(self, part: Part) -> Tensor:
         """Sum over rows and pairs of the fidelity loss."""

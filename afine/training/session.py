@@ -62,7 +62,8 @@ class Session:
 
     def store(self) -> ImageStore:
         """Pixels of all images."""
-        return ImageStore(self.images(), set_folders(self.run.root, self.settings.data))
+        folders = set_folders(self.run.root, self.settings.data)
+        return ImageStore(self.images(), folders, threads=self.settings.decode_threads)
 
     def triplets(self, split: str, sets: set[str] | None = None) -> pl.DataFrame:
         """Triplets of a split, of some sets or of all that are trained on."""
