@@ -78,7 +78,7 @@ def test_long_tables(tmp_path: Path, layout: str, table_format: str) -> None:
 
 def test_the_golden_trees_come_back_byte_for_byte_as_votes(tmp_path: Path, golden: Path) -> None:
     for layout in ("diffiqa", "sriqa"):
-        first = read_votes(layout, golden / f"afine/triplets/{layout}_labels.tar.gz").votes
+        first = read_votes(layout, golden / f"annotation_import/{layout}_labels.tar.gz").votes
         export_votes(first, tmp_path / layout, layout)
         again = read_votes(layout, tmp_path / layout).votes
         assert without_place(again).equals(without_place(first))
@@ -141,7 +141,7 @@ def test_votes_that_do_not_fit_are_refused(
 
 
 def test_export_from_the_command_line_writes_scores_too(tmp_path: Path, golden: Path) -> None:
-    source = golden / "afine/triplets/sriqa_labels.tar.gz"
+    source = golden / "annotation_import/sriqa_labels.tar.gz"
     command = ["import", "--layout", "sriqa", "--source", str(source)]
     assert main([*command, "--out", str(tmp_path / "in")]) == 0
     votes = str(tmp_path / "in/votes.parquet")

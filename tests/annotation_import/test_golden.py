@@ -25,7 +25,7 @@ from annotation_import.scales import fit_scale
 
 @pytest.fixture(scope="module")
 def folder(golden: Path) -> Path:
-    return golden / "afine" / "triplets"
+    return golden / "annotation_import"
 
 
 def load(folder: Path, layout: str) -> Imported:
