@@ -168,6 +168,12 @@ class TrainConfig(Section):
     conditioning_channels: tuple[int, int, int, int] = Field(
         (16, 32, 96, 256), description="widths of a new conditioning net (SD1.5 size)"
     )
+    conditioning_warmup_steps: int = Field(
+        0,
+        ge=0,
+        description="steps that first fit a new conditioning net to the base model's features of "
+        "the clean latent; for short trainings (release: none)",
+    )
     roles: Literal["release", "paper"] = Field(
         "release",
         description="release: clean target, degraded condition; paper: degraded latent, original "

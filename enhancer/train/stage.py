@@ -8,7 +8,7 @@ Reads the base model and the training images; writes `enhancer/unet`, `enhancer/
 import logging
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,8 @@ from enhancer.config import TRAIN, TrainConfig
 from enhancer.crops import crop_rows
 from enhancer.train import validation
 from enhancer.train.checkpointing import list_checkpoints, load_newest, save_checkpoint
-from enhancer.train.loader import Batch, batches
+from enhancer.train.conditioning import warm_up
+from enhancer.train.loader import Batch, Layout, batches
 from enhancer.train.objective import Enhancer, LatentEncoder, freeze_all_but_trained
 from enhancer.train.sources import ImageSource, crops_source, open_source
 from enhancer.train.trainer import Trainer, divide_batch, learning_rate
@@ -36,9 +37,10 @@ from runtime.progress import Progress
 from runtime.seeds import item_seed
 from runtime.settings import RunSettings
 from runtime.stage import Rejections, StageRun, open_stage
-from runtime.torch_device import use_threads
+from runtime.torch_device import torch_generator, use_threads
 
 _log = logging.getLogger(__name__)
+_CONDITIONING_RATE = 3e-3
 
 
 def run_train(
@@ -110,10 +112,13 @@ class _Session:
             config, rank=accelerator.process_index, world=accelerator.num_processes
         )
         encoder = LatentEncoder(self._vae, config.cached_latents)
+        checkpoint = load_newest(stage.state)
+        if checkpoint is None and config.conditioning_warmup_steps and config.enhancer is None:
+            self._warm_up(encoder)
         trainer = Trainer(
             self._enhancer, encoder, self._schedule, self._text, config, accelerator, layout
         )
-        first = self._restore(trainer, stage.state)
+        first = 0 if checkpoint is None else self._restore(trainer, checkpoint)
         last = config.steps if limit is None else min(config.steps, first + limit)
         watch = self._watch(first)
         loader = batches(
@@ -150,6 +155,24 @@ class _Session:
         if last == config.steps and accelerator.is_main_process:
             self._finish(trainer, stage, watch)
 
+    def _warm_up(self, encoder: LatentEncoder) -> None:
+        """Give a new conditioning net its head start; every process does the same work."""
+        config = self._config
+        whole = Layout(rank=0, world=1, micro=min(config.batch_size, 8), accumulation=1)
+        steps = config.conditioning_warmup_steps
+        # negative step numbers: examples of their own, beside those of the training
+        loader = batches(
+            self._sources, config, whole, run_seed=self._run.seed, first_step=-steps, last_step=0
+        )
+        seed = item_seed(self._run.seed, "enhancer train", "conditioning")
+        with Progress(steps, "fit conditioning net", unit="step") as progress:
+            left = warm_up(
+                self._enhancer, encoder, loader, steps=steps,
+                learning_rate=_CONDITIONING_RATE, generator=torch_generator(seed),
+                advance=progress.advance,
+            )  # fmt: skip
+        _log.info("conditioning net: %.0f %% of the target's variance left", 100 * left)
+
     def _apply_speed_settings(self) -> None:
         if self._config.gradient_checkpointing:
             self._enhancer.unet.enable_gradient_checkpointing()
@@ -159,11 +182,8 @@ class _Session:
         if self._config.compile:
             self._enhancer.compile()
 
-    def _restore(self, trainer: Trainer, state: Path) -> int:
-        """Go on from the newest whole checkpoint; returns the steps that are done."""
-        checkpoint = load_newest(state)
-        if checkpoint is None:
-            return 0
+    def _restore(self, trainer: Trainer, checkpoint: Mapping[str, Any]) -> int:
+        """Go on from a checkpoint; returns the steps that are done."""
         trainer.restore(checkpoint)
         self._rejections.rows = list(checkpoint["rejected"])
         _log.info("going on after step %d", checkpoint["step"])
