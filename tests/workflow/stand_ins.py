@@ -59,7 +59,7 @@ class StandIns:
     def command(self, *arguments: str, config: str | Path = "config.yaml") -> list[str]:
         return [
             *(str(self.interpreter), "-m", "snakemake", "-s", str(ROOT / "Snakefile")),
-            *("--configfile", str(config), *arguments),
+            *(*arguments, "--configfile", str(config)),
         ]
 
     def snakemake(
@@ -87,17 +87,7 @@ class StandIns:
 
 def stand_ins(folder: Path, shards: int, changes: Mapping[str, object] | None = None) -> StandIns:
     """Prepare a working folder: a configuration with `shards` shards, and no photographs."""
-    binaries = folder / "bin"
-    binaries.mkdir(parents=True)
-    real = Path(sys.executable)
-    (binaries / "interpreter").symlink_to(real.resolve())
-    (binaries / "python").symlink_to(SCRIPT)
-    (binaries / "accelerate").symlink_to(SCRIPT)
-    environment = real.parent.parent
-    if (environment / "pyvenv.cfg").is_file():  # a virtual environment stays the same one
-        (folder / "pyvenv.cfg").symlink_to(environment / "pyvenv.cfg")
-        (folder / "lib").symlink_to(environment / "lib")
-    (folder / "photos").mkdir()
+    (folder / "photos").mkdir(parents=True)
     values = {
         "run": "smoke",
         "sources": [{"name": "photos", "path": "photos"}],
@@ -107,6 +97,21 @@ def stand_ins(folder: Path, shards: int, changes: Mapping[str, object] | None = 
         **(changes or {}),
     }
     (folder / "config.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
+    return interpose(folder)
+
+
+def interpose(folder: Path) -> StandIns:
+    """Put the script before the interpreter, in a working folder that has a configuration."""
+    binaries = folder / "bin"
+    binaries.mkdir()
+    real = Path(sys.executable)
+    (binaries / "interpreter").symlink_to(real.resolve())
+    (binaries / "python").symlink_to(SCRIPT)
+    (binaries / "accelerate").symlink_to(SCRIPT)
+    environment = real.parent.parent
+    if (environment / "pyvenv.cfg").is_file():  # a virtual environment stays the same one
+        (folder / "pyvenv.cfg").symlink_to(environment / "pyvenv.cfg")
+        (folder / "lib").symlink_to(environment / "lib")
     return StandIns(folder)
 
 

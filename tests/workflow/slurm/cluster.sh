@@ -1,7 +1,7 @@
 #!/bin/sh
 # A throw-away SLURM on this machine: one node, no systemd, no accounting, pretended GPUs.
-#   cluster.sh up FOLDER [GPUS] [CPUS]    start munged, slurmctld and slurmd; wait for the node
-#   cluster.sh down FOLDER                stop what `up` started
+#   cluster.sh up FOLDER [GPUS]   start munged, slurmctld and slurmd; wait for the node
+#   cluster.sh down FOLDER        stop what `up` started
 # Needs root and Debian's slurm-wlm and munge. Everything lies in FOLDER, except two links in
 # /etc/slurm: Snakemake's plugin drops SLURM_CONF before srun, which then looks there.
 set -eu
@@ -9,7 +9,6 @@ set -eu
 verb=$1
 folder=$(realpath -m "$2")
 gpus=${3:-4}
-cpus=${4:-8}
 host=$(hostname -s)
 port=$((20000 + $$ % 20000))
 
@@ -36,7 +35,7 @@ JobAcctGatherType=jobacct_gather/none
 AccountingStorageType=accounting_storage/none
 SwitchType=switch/none
 MpiDefault=none
-# cores and GPUs are handed out one by one; more cores are promised than there are
+# cores and GPUs are handed out one by one; more cores and memory are promised than there are
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
 SlurmdParameters=config_overrides
@@ -46,7 +45,7 @@ MinJobAge=900
 SchedulerParameters=batch_sched_delay=0,sched_interval=2,bf_interval=5
 KillWait=5
 ReturnToService=2
-NodeName=$host NodeAddr=127.0.0.1 CPUs=$cpus RealMemory=$(free -m | awk '/^Mem:/ { print int($2 * 0.9) }') Gres=gpu:$gpus
+NodeName=$host NodeAddr=127.0.0.1 CPUs=128 RealMemory=512000 Gres=gpu:$gpus
 PartitionName=main Nodes=$host Default=YES MaxTime=INFINITE State=UP
 END
 }
@@ -67,7 +66,7 @@ up() {
     done
     settings >"$folder/slurm.conf"
     echo "NodeName=$host Name=gpu File=$folder/devices/gpu[0-$((gpus - 1))]" >"$folder/gres.conf"
-    ln -s "$folder/slurm.conf" "$folder/gres.conf" /etc/slurm/
+    ln -sf "$folder/slurm.conf" "$folder/gres.conf" /etc/slurm/
 
     (umask 077 && head -c 1024 /dev/urandom >"$folder/munge.key")
     munged --force --num-threads=2 --key-file="$folder/munge.key" --socket="$folder/munge.socket" \
