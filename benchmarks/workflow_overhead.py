@@ -1,6 +1,6 @@
 """What scheduling costs: the paper's plan with every stage replaced by a sleeper.
 
-    python benchmarks/workflow_overhead.py [--shards 1000] [--devices 20] [--mean-s 30]
+    python -m benchmarks.workflow_overhead [--shards 1000] [--devices 20] [--mean-s 30]
 
 The real Snakefile and rules run, with leases on pretended devices; each sampling shard sleeps
 for its predicted work, compressed so that a shard takes `--mean-s` on average (in truth hours).

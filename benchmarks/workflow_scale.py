@@ -1,6 +1,6 @@
 """Disk and GPU-hours of a configuration, from its own plan; the tables of docs/scale.md.
 
-    python benchmarks/workflow_scale.py [--configfile configs/diffiqa.yaml]
+    python -m benchmarks.workflow_scale [--configfile configs/diffiqa.yaml]
 
 Every test image's steps, level and enlargement are drawn as `degrade plan` draws them, for as
 many references as the configuration asks for; network evaluations are counted as sampling

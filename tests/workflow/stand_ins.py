@@ -35,6 +35,7 @@ class StandIns:
     """A working folder with a configuration, and Snakemake whose stages are stand-ins."""
 
     folder: Path
+    repository: Path = ROOT
 
     @property
     def results(self) -> Path:
@@ -58,7 +59,7 @@ class StandIns:
 
     def command(self, *arguments: str, config: str | Path = "config.yaml") -> list[str]:
         return [
-            *(str(self.interpreter), "-m", "snakemake", "-s", str(ROOT / "Snakefile")),
+            *(str(self.interpreter), "-m", "snakemake", "-s", str(self.repository / "Snakefile")),
             *(*arguments, "--configfile", str(config)),
         ]
 

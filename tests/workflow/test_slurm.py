@@ -75,11 +75,12 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     try:
         up = subprocess.run([CLUSTER, "up", folder, "4"], capture_output=True, text=True)
         assert up.returncode == 0, up.stderr
+        daemons = [path.read_text().strip() for path in folder.glob("*.pid")]
+        assert len(daemons) == 3
         yield folder
     finally:
         subprocess.run([CLUSTER, "down", folder], check=True)
-    for daemon in ("slurmctld", "slurmd", "munged"):
-        assert not Path("/proc", (folder / f"{daemon}.pid").read_text().strip()).exists()
+    assert not [number for number in daemons if Path("/proc", number).exists()]
     assert not Path("/etc/slurm/slurm.conf").exists()
 
 
