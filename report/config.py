@@ -1,5 +1,7 @@
 """Settings of the report: section `report`."""
 
+import zlib
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
@@ -27,4 +29,12 @@ class ReportConfig(Section):
     )
 
 
-REPORT = StageSpec("report write", "report.write", {"report": ReportConfig})
+def _templates_version() -> int:
+    """Number that changes with the page's templates, which the digest of Python code cannot see."""
+    folder = Path(__file__).parent / "templates"
+    return zlib.crc32(b"".join(path.read_bytes() for path in sorted(folder.iterdir())))
+
+
+REPORT = StageSpec(
+    "report write", "report.write", {"report": ReportConfig}, version=_templates_version()
+)
