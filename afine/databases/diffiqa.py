@@ -71,8 +71,10 @@ def _shard_records(root: Path, file: str, split: str) -> list[ImageRecord]:
     return records
 
 
-def _label_of(facts: dict[str, Any]) -> tuple[int, float]:
-    """Label, and as a finer quality the mean vote in [-1, 1]."""
+def _label_of(facts: dict[str, Any]) -> tuple[int | None, float | None]:
+    """Label, and as a finer quality the mean vote in [-1, 1]; none of both without a label."""
+    if facts.get("label") is None:
+        return None, None
     votes = facts.get("votes") or {}
     total = sum(votes.get(name, 0) for name in ("worse", "similar", "better"))
     label = int(facts["label"])

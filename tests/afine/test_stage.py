@@ -77,6 +77,20 @@ def test_triplets_of_a_run(make_run):
     assert len(pl.read_parquet(no_rows.root / "afine" / "triplets-train.parquet")) == 4 * 13
 
 
+def test_images_without_a_label_form_no_triplets(make_run):
+    run = make_run()
+    shard = run.root / "dataset" / "test-00000.tar"
+    content = shard.read_bytes()
+    changed = content.replace(b'"label": -1, ', b'"label":null,', 1)
+    assert len(changed) == len(content) and changed != content
+    shard.write_bytes(changed)
+    train(run)
+    rows = pl.read_parquet(run.root / "afine" / "triplets-test.parquet")
+    assert len(rows) == 19 + 13  # without one N: N-Y, two P-N and two S-N less
+    images = pl.read_parquet(run.root / "afine" / "images.parquet")
+    assert images.filter(pl.col("split") == "test")["quality"].null_count() == 2 + 1
+
+
 @pytest.mark.parametrize("augmentation", ["none", "dihedral8"])
 @pytest.mark.parametrize("batching", ["random", "grouped"])
 def test_interrupted_and_resumed_is_uninterrupted(make_run, monkeypatch, augmentation, batching):
