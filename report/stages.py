@@ -15,8 +15,8 @@ from runtime.errors import DataError
 _MANIFESTS = (
     "crops/manifest.json", "plan.manifest.json", "degraded/degraded-*.json",
     "base/manifest.json", "enhancer/manifest.json", "samples/samples-*.json",
-    "annotations/*manifest.json", "dataset/manifest.json", "afine/*manifest.json",
-    "afine/phase*/manifest.json",
+    "annotations/simulated.manifest.json", "annotations/manifest.json", "dataset/manifest.json",
+    "afine/triplets.manifest.json", "afine/phase*/manifest.json", "afine/evaluate.manifest.json",
 )  # fmt: skip
 # what a stage calls what it takes in and what it puts out, where that is not "in" and "out"
 _FLOW = {
@@ -75,7 +75,7 @@ class StageCounts:
     def others(self) -> dict[str, float]:
         """Counts beside what was taken in and put out."""
         shown = {"in", "out", *_FLOW.get(self.name, ())}
-        return {name: n for name, n in self.counts.items() if name not in shown}
+        return {name: n for name, n in self.counts.items() if n and name not in shown}
 
     def rare_first(self) -> list[Mapping[str, str]]:
         """Rejected items, those with the rarest reasons first."""
@@ -90,12 +90,13 @@ class StageCounts:
 
 
 def _numbers(name: str, value: Any) -> dict[str, float]:
-    """Plain numbers of a count, which may hold counts of its own."""
-    if isinstance(value, Mapping):
-        inner = (_numbers(f"{name} {key}", item) for key, item in value.items())
-        return {key: n for part in inner for key, n in part.items()}
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return {name: value} if is_number else {}
+    """Plain numbers of a count, which may be split into parts (but not further)."""
+    parts = value.items() if isinstance(value, Mapping) else [("", value)]
+    return {
+        f"{name} {part}".strip(): n
+        for part, n in parts
+        if isinstance(n, (int, float)) and not isinstance(n, bool)
+    }
 
 
 def stage_counts(root: Path) -> list[StageCounts]:

@@ -90,7 +90,10 @@ def _title(stem: str) -> str:
 
 
 def figures(root: Path) -> list[dict[str, str]]:
-    """Read the figures of the evaluation as what a page can hold: name and data address."""
+    """Read the figures of the evaluation as what a page can hold: name and data address.
+
+    The figure of the training is left out: the page draws those curves itself.
+    """
     return [
         {
             "name": _title(path.stem),
@@ -98,4 +101,5 @@ def figures(root: Path) -> list[dict[str, str]]:
             + base64.b64encode(path.read_bytes()).decode("ascii"),
         }
         for path in sorted((root / "afine/figures").glob("*.svg"))
+        if path.stem != "training"
     ]
