@@ -11,7 +11,7 @@ import numpy.typing as npt
 import polars as pl
 
 from annotation_import.config import TiePolicy
-from annotation_import.votes import LABEL_NAMES, PAIR_KEY, changes
+from annotation_import.votes import LABEL_NAMES, PAIR_KEY, changes, is_sorted
 from runtime.errors import ConfigError
 
 Counts = npt.NDArray[np.int64]
@@ -56,7 +56,7 @@ def count_votes(votes: pl.DataFrame) -> pl.DataFrame:
     """
     real = votes.filter(pl.col("kind") == "real")
     is_first = changes(real, PAIR_KEY)
-    if not real.filter(is_first).select(PAIR_KEY).is_unique().all():
+    if not is_sorted(real.filter(is_first), PAIR_KEY):
         real = real.sort(PAIR_KEY, nulls_last=False)
         is_first = changes(real, PAIR_KEY)
     pair = np.cumsum(is_first.to_numpy()) - 1
@@ -72,7 +72,6 @@ def count_votes(votes: pl.DataFrame) -> pl.DataFrame:
             pl.Series("n_votes", np.sum(per_class, axis=0)),
             pl.Series("is_synthetic", is_synthetic),
         )
-        .sort(PAIR_KEY, nulls_last=False)
     )
 
 

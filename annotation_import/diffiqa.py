@@ -13,10 +13,9 @@ import multiprocessing
 import os
 import re
 from array import array
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field
-from itertools import chain, islice
 
 import msgspec
 import numpy as np
@@ -34,11 +33,11 @@ from annotation_import.answers import (
     decode_leniently,
 )
 from annotation_import.problems import Problems
-from annotation_import.sources import Chunk, SourceFile, join
+from annotation_import.sources import Aside, Chunk, Folder, SourceFile, join
 
 _STEM = re.compile(r"([^_.\n]+)_(\d\d)")
 _SLOT = re.compile(r"[A-Z]{1,2}")
-_CHUNKS_WITHOUT_PROCESSES = 4
+_FILES_WITHOUT_PROCESSES = 10_000
 _MAX_PROCESSES = 4  # more readers wait for the same disk
 
 
@@ -114,18 +113,22 @@ def _split(joined: list[str]) -> pl.Series:
     return pl.Series(["\n".join(joined)]).str.split("\n").explode()
 
 
-def read_tree(chunks: Iterable[Chunk], problems: Problems) -> Iterator[pl.DataFrame]:
-    """Read votes chunk by chunk, a large folder with several processes.
+def read_tree(
+    source: Folder | Iterator[Chunk], problems: Problems, aside: Aside
+) -> Iterator[pl.DataFrame]:
+    """Read votes, a large tree with several processes.
 
     Args:
-        chunks: the tree's .json files.
+        source: the tree, see `annotation_import.sources.open_source`.
         problems: receives every vote that is left out, with its reason.
+        aside: receives the files that are no votes.
 
     Yields:
         One partial votes table (`annotation_import.votes.complete` adds the other columns).
     """
     parts: list[_Columns] = []
-    for part in _parse_all(chunks):
+    parsed = _parse_tree(source, aside) if isinstance(source, Folder) else map(parse_chunk, source)
+    for part in parsed:
         problems.merge(part.problems)
         if part.codes:
             parts.append(part)
@@ -133,23 +136,48 @@ def read_tree(chunks: Iterable[Chunk], problems: Problems) -> Iterator[pl.DataFr
         yield _frame(parts)
 
 
-def _parse_all(chunks: Iterable[Chunk]) -> Iterator[_Columns]:
-    """Parse chunks; the first few here, which is all of a small tree, the others in processes."""
-    chunks = iter(chunks)
-    for chunk in islice(chunks, _CHUNKS_WITHOUT_PROCESSES):
-        yield parse_chunk(chunk)
-    first = next(chunks, None)
+def _parse_tree(top: Folder, aside: Aside) -> Iterator[_Columns]:
+    """Parse here until the tree turns out to be large, then hand out folders and chunks."""
+    waiting: list[Folder | Chunk] = [top]
+    n_files = 0
+    while waiting and n_files < _FILES_WITHOUT_PROCESSES:
+        task = waiting.pop()
+        if isinstance(task, Chunk):
+            n_files += len(task.names)
+            yield parse_chunk(task)
+            continue
+        problems = Problems()
+        found = task.look(problems)
+        aside.files.extend(found.aside)
+        yield _Columns(task.path, "", problems=problems)
+        waiting.extend([*reversed(found.folders), *found.chunks])
+    if waiting:
+        yield from _parse_in_processes(waiting, aside)
+
+
+def _parse_in_processes(tasks: list[Folder | Chunk], aside: Aside) -> Iterator[_Columns]:
     processes = min(len(os.sched_getaffinity(0)), _MAX_PROCESSES)
-    if first is None or first.contents is not None or processes == 1:
-        yield from map(parse_chunk, chain([first] if first else [], chunks))
-        return
     # fork: the children only read files and decode JSON, and start at once
     context = multiprocessing.get_context("fork")
     with ProcessPoolExecutor(processes, mp_context=context) as pool:
-        # submitted while the tree is still being listed
-        futures = [pool.submit(parse_chunk, chunk) for chunk in chain([first], chunks)]
-        for future in futures:
-            yield future.result()
+        running = {pool.submit(_work, task) for task in tasks}
+        while running:
+            done, running = wait(running, return_when=FIRST_COMPLETED)
+            for future in done:
+                columns, folders, files = future.result()
+                running |= {pool.submit(_work, folder) for folder in folders}
+                aside.files.extend(files)
+                yield from columns
+
+
+def _work(task: Folder | Chunk) -> tuple[list[_Columns], list[Folder], list[SourceFile]]:
+    """Parse a chunk, or list a folder and parse its chunks; the folders in it come back."""
+    if isinstance(task, Chunk):
+        return [parse_chunk(task)], [], []
+    problems = Problems()
+    found = task.look(problems)
+    columns = [_Columns(task.path, "", problems=problems), *map(parse_chunk, found.chunks)]
+    return columns, found.folders, found.aside
 
 
 def parse_chunk(chunk: Chunk) -> _Columns:

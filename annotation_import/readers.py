@@ -14,7 +14,7 @@ import polars as pl
 from annotation_import import diffiqa, hggt, long_table, sriqa
 from annotation_import.config import Layout, TableConfig
 from annotation_import.problems import Problems
-from annotation_import.sources import Aside, Limits, SourceFile, iter_chunks, iter_files
+from annotation_import.sources import Aside, Limits, SourceFile, iter_files, open_source
 from annotation_import.votes import PAIR_KEY, VOTE_SCHEMA, complete, gather, sort_votes
 from runtime.errors import DataError
 
@@ -84,7 +84,9 @@ def _parts(
         files = iter_files(source, _TABLE_LIMITS, problems, aside)
         return long_table.read_tables(files, problems, columns=maps.columns, labels=maps.labels)
     if layout == "diffiqa":
-        return diffiqa.read_tree(iter_chunks(source, _TREE_LIMITS, problems, aside), problems)
+        return diffiqa.read_tree(
+            open_source(source, _TREE_LIMITS, problems, aside), problems, aside
+        )
     reader = sriqa.read_tree if layout == "sriqa" else hggt.read_tree
     return reader(iter_files(source, _TREE_LIMITS, problems, aside), problems)
 

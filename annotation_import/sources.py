@@ -11,7 +11,7 @@ import os
 import tarfile
 import zipfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -127,6 +127,75 @@ class Chunk:
         return names, contents
 
 
+@dataclass(frozen=True)
+class Folder:
+    """A folder that has not been listed yet; another process can do that too.
+
+    Attributes:
+        root: the source.
+        path: relative to the source.
+        above: real paths of this folder and those above it, to see a link that leads back.
+        limits: which files are wanted.
+        aside: exact names of files that are no votes.
+    """
+
+    root: str
+    path: str
+    above: tuple[str, ...]
+    limits: Limits
+    aside: tuple[str, ...]
+
+    def look(self, problems: Problems) -> "Listing":
+        """List the folder's chunks, the folders in it, and the files to keep apart."""
+        folders, names = self._scan(problems)
+        below: list[Folder] = []
+        for child in folders:
+            path = join(self.path, child)
+            real = os.path.realpath(os.path.join(self.root, path))  # noqa: PTH118
+            if real in self.above:
+                problems.add("symlink_loop", path, "leads back to a folder above it")
+            else:
+                below.append(replace(self, path=path, above=(*self.above, real)))
+        aside: list[SourceFile] = []
+        for name in set(names).intersection(self.aside):
+            names.remove(name)
+            content = Path(self.root, self.path, name).read_bytes()
+            aside.append(SourceFile(self.path, name, content))
+        chunks = [
+            Chunk(self.path, names[start : start + CHUNK_FILES], self.limits, root=self.root)
+            for start in range(0, len(names), CHUNK_FILES)
+        ]
+        return Listing(chunks, below, aside)
+
+    def _scan(self, problems: Problems) -> tuple[list[str], list[str]]:
+        folders: list[str] = []
+        names: list[str] = []
+        try:
+            with os.scandir(Path(self.root, self.path)) as entries:
+                for entry in entries:
+                    name = entry.name
+                    if name.endswith(self.limits.suffixes) and entry.is_file(follow_symlinks=False):
+                        names.append(name)  # nearly all of them, so without a call
+                        continue
+                    is_folder = _is_folder(entry, self.path, problems)
+                    if is_folder:
+                        folders.append(name)
+                    elif is_folder is not None and self.limits.wants(name):
+                        names.append(name)
+        except OSError as error:
+            problems.add("unreadable", self.path or ".", str(error.strerror))
+        return sorted(folders), names
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What a folder holds."""
+
+    chunks: list[Chunk]
+    folders: list[Folder]
+    aside: list[SourceFile]
+
+
 @dataclass
 class Aside:
     """Files that are no votes: kept apart by their exact name."""
@@ -135,16 +204,19 @@ class Aside:
     files: list[SourceFile] = field(default_factory=list)
 
 
-def iter_chunks(
+def open_source(
     source: str | Path, limits: Limits, problems: Problems, aside: Aside
-) -> Iterator[Chunk]:
-    """Yield the wanted files of `source` in chunks of one folder.
+) -> Folder | Iterator[Chunk]:
+    """Open a folder, or an archive or single file.
 
     Args:
         source: folder, archive or single file.
         limits: which files are wanted and how large they may be.
-        problems: receives link loops and unsafe members.
-        aside: receives the files whose exact name it lists.
+        problems: receives unsafe members.
+        aside: which files to keep apart; receives those of an archive.
+
+    Returns:
+        The folder, not listed yet; or the chunks of an archive or file.
 
     Raises:
         DataError: the source does not exist, or is an archive that cannot be opened.
@@ -152,7 +224,7 @@ def iter_chunks(
     path = Path(source)
     name = path.name.lower()
     if path.is_dir():
-        return _folder_chunks(path, limits, problems, aside)
+        return Folder(str(path), "", (os.path.realpath(path),), limits, aside.names)
     if not path.is_file():
         raise DataError(f"{path}: source not found; expected a folder, an archive or a table")
     if name.endswith(".zip"):
@@ -170,53 +242,22 @@ def iter_chunks(
 def iter_files(
     source: str | Path, limits: Limits, problems: Problems, aside: Aside
 ) -> Iterator[SourceFile]:
-    """Yield the wanted files of `source` one by one; see `iter_chunks`."""
-    for chunk in iter_chunks(source, limits, problems, aside):
+    """Yield the wanted files of a source one by one; see `open_source`."""
+    opened = open_source(source, limits, problems, aside)
+    chunks = walk(opened, problems, aside) if isinstance(opened, Folder) else opened
+    for chunk in chunks:
         for name, content in zip(*chunk.load(problems)):
             yield SourceFile(chunk.folder, name, content)
 
 
-def _folder_chunks(root: Path, limits: Limits, problems: Problems, aside: Aside) -> Iterator[Chunk]:
-    waiting: list[tuple[str, tuple[str, ...]]] = [("", (os.path.realpath(root),))]
+def walk(top: Folder, problems: Problems, aside: Aside) -> Iterator[Chunk]:
+    """Yield the chunks of a folder and of all folders in it."""
+    waiting = [top]
     while waiting:
-        relative, above = waiting.pop()
-        folders, names = _list_folder(root, relative, limits, problems)
-        for child in reversed(folders):
-            path = join(relative, child)
-            real = os.path.realpath(root / path)
-            if real in above:
-                problems.add("symlink_loop", path, "leads back to a folder above it")
-            else:
-                waiting.append((path, (*above, real)))
-        for name in set(names).intersection(aside.names):
-            names.remove(name)
-            content = (root / relative / name).read_bytes()
-            aside.files.append(SourceFile(relative, name, content))
-        for start in range(0, len(names), CHUNK_FILES):
-            part = names[start : start + CHUNK_FILES]
-            yield Chunk(relative, part, limits, root=str(root))
-
-
-def _list_folder(
-    root: Path, relative: str, limits: Limits, problems: Problems
-) -> tuple[list[str], list[str]]:
-    folders: list[str] = []
-    names: list[str] = []
-    try:
-        with os.scandir(root / relative) as entries:
-            for entry in entries:
-                name = entry.name
-                if name.endswith(limits.suffixes) and entry.is_file(follow_symlinks=False):
-                    names.append(name)  # nearly all of them, so without a call
-                    continue
-                is_folder = _is_folder(entry, relative, problems)
-                if is_folder:
-                    folders.append(name)
-                elif is_folder is not None and limits.wants(name):
-                    names.append(name)
-    except OSError as error:
-        problems.add("unreadable", relative or ".", str(error.strerror))
-    return sorted(folders), names
+        found = waiting.pop().look(problems)
+        aside.files.extend(found.aside)
+        waiting.extend(reversed(found.folders))
+        yield from found.chunks
 
 
 def _is_folder(entry: "os.DirEntry[str]", relative: str, problems: Problems) -> bool | None:

@@ -65,7 +65,7 @@ def sort_votes(votes: pl.DataFrame) -> pl.DataFrame:
     """Sort by pair, then by slot, rater and place in the source."""
     # columns with one value cost as much to sort by as any other
     keys = [name for name in _ORDER if not _is_constant(votes[name])] or ["source_file"]
-    ordered = votes.sort(keys, nulls_last=False, maintain_order=True)
+    ordered = votes.sort(keys, nulls_last=False)
     if changes(ordered, _ORDER).all():
         return ordered
     return votes.sort(_FULL_ORDER, nulls_last=False, maintain_order=True)
@@ -84,3 +84,13 @@ def changes(votes: pl.DataFrame, key: list[str]) -> pl.Series:
     differs = pl.any_horizontal(pl.col(name).ne_missing(pl.col(name).shift(1)) for name in key)
     is_first = pl.int_range(pl.len()) == 0
     return votes.select(changes=differs | is_first)["changes"]
+
+
+def is_sorted(votes: pl.DataFrame, key: list[str]) -> bool:
+    """Whether rows ascend by `key`, null first; equal neighbours are allowed."""
+    ascends = pl.lit(True)
+    for name in reversed(key):
+        now, before = pl.col(name), pl.col(name).shift(1)
+        is_greater = now.is_not_null() & (before.is_null() | (now > before))
+        ascends = is_greater.fill_null(False) | (now.eq_missing(before) & ascends)
+    return bool(votes.select(ascends.slice(1).all()).item())

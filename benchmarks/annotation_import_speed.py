@@ -17,7 +17,6 @@ import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -125,52 +124,61 @@ def timed_command(folder: Path, out: Path) -> tuple[float, float]:
     return time.perf_counter() - start, usage.ru_maxrss / 1024
 
 
-def in_child(work: Callable[[Path, Path], float], folder: Path, out: Path) -> tuple[float, float]:
-    """Run in a fresh process, so that neither importer inherits the other's memory.
+def in_new_process(work: str, folder: Path, out: Path) -> tuple[float, float]:
+    """Run one importer in a fresh process with its modules loaded.
 
-    Returns its seconds, and the processor seconds of it and its own children.
+    Returns its seconds, and the processor seconds of that process and its children.
     """
-    reader, writer = os.pipe()
-    if (pid := os.fork()) == 0:
-        os.write(writer, repr(work(folder, out)).encode())
-        os._exit(0)
-    os.close(writer)
-    _, status, usage = os.wait4(pid, 0)
+    script = (
+        "import sys; from pathlib import Path; import annotation_import.stage; "
+        f"from benchmarks.annotation_import_speed import {work}; "
+        f"print({work}(Path(sys.argv[1]), Path(sys.argv[2])))"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, str(folder), str(out)], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    printed = process.stdout.read()
+    _, status, usage = os.wait4(process.pid, 0)
     assert status == 0, "see the message above"
-    with os.fdopen(reader) as handle:
-        return float(handle.read()), usage.ru_utime + usage.ru_stime
+    return float(printed), usage.ru_utime + usage.ru_stime
+
+
+def compare(tree: Path, out: Path, rounds: int) -> None:
+    """Run both importers in turn and print their ratio."""
+    plain, ours = [], []
+    for _ in range(rounds):
+        ours.append(in_new_process("timed_import", tree, out))
+        plain.append(in_new_process("timed_baseline", tree, out))
+        print(
+            f"  import {ours[-1][0]:.1f} s ({ours[-1][1]:.1f} s of processors), "
+            f"baseline {plain[-1][0]:.1f} s ({plain[-1][1]:.1f} s)",
+            flush=True,
+        )
+    seconds, peak_mb = timed_command(tree, out)
+    best, best_plain = min(ours)[0], min(plain)[0]
+    ratios = [there[0] / here[0] for here, there in zip(ours, plain)]
+    print(
+        f"import: best {best:.2f} s (target 15 s), baseline best {best_plain:.2f} s: ratio of "
+        f"best {best_plain / best:.1f}, median of rounds {statistics.median(ratios):.1f} "
+        f"(target 5); whole command {seconds:.1f} s, peak memory {peak_mb:.0f} MB "
+        "(target 1500 MB)"
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--folder", type=Path, help="where the tree is made (default: temporary)")
+    parser.add_argument("--tree", type=Path, help="made here if absent, and kept")
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
-    work = Path(tempfile.mkdtemp(prefix="votes-", dir=args.folder))
+    work = Path(tempfile.mkdtemp(prefix="votes-"))
+    tree = args.tree or work / "tree"
     try:
-        start = time.perf_counter()
-        count = make_tree(work / "tree")
-        from annotation_import import stage  # noqa: F401  both importers start with all modules loaded
-
-        print(f"{count} files made in {time.perf_counter() - start:.0f} s")
-        plain, ours = [], []
-        for _ in range(args.rounds):
-            ours.append(in_child(timed_import, work / "tree", work / "out"))
-            plain.append(in_child(timed_baseline, work / "tree", work / "out"))
-            print(
-                f"  import {ours[-1][0]:.1f} s ({ours[-1][1]:.1f} s of processors), "
-                f"baseline {plain[-1][0]:.1f} s ({plain[-1][1]:.1f} s)",
-                flush=True,
-            )
-        seconds, peak_mb = timed_command(work / "tree", work / "out")
-        best, best_plain = min(ours)[0], min(plain)[0]
-        ratios = [there[0] / here[0] for here, there in zip(ours, plain)]
-        print(
-            f"import: best {best:.2f} s (target 15 s), baseline best {best_plain:.2f} s: ratio of "
-            f"best {best_plain / best:.1f}, median of rounds {statistics.median(ratios):.1f} "
-            f"(target 5); whole command {seconds:.1f} s, peak memory {peak_mb:.0f} MB "
-            "(target 1500 MB)"
-        )
+        if not tree.is_dir():
+            start = time.perf_counter()
+            count = make_tree(tree)
+            print(f"{count} files made in {time.perf_counter() - start:.0f} s", flush=True)
+        compare(tree, work / "out", args.rounds)
         table = str(work / "out/votes.parquet")
         subprocess.run([sys.executable, "-c", STATISTICS, table, str(args.rounds)], check=True)
     finally:

@@ -11,7 +11,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from annotation_import import diffiqa
 from annotation_import.__main__ import main
+from annotation_import.export import mark_synthetic
 from tests.annotation_import.trees import vote_json, write_votes
 
 N_GOOD = 24  # votes of the fixture `tree`
@@ -151,6 +153,22 @@ def test_a_link_loop_ends(tree: Path, tmp_path: Path) -> None:
     assert report["problems"]["symlink_loop"]["count"] == 2
     assert report["problems"]["unreadable"]["count"] == 1
     assert report["votes"]["n"] == N_GOOD
+
+
+def test_several_processes_find_the_same(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for reason, name, content in REJECTED[-6:]:
+        add(tree, f"{reason}/{name}", content)
+    (tree / "labels/A/again").symlink_to(tree, target_is_directory=True)
+    mark_synthetic(tree)
+    flags = ("--max-failure-fraction", "0.5")
+    run_import(tree, tmp_path / "one", *flags)
+    monkeypatch.setattr(diffiqa, "_FILES_WITHOUT_PROCESSES", 3)
+    run_import(tree, tmp_path / "two", *flags)
+    for file in sorted((tmp_path / "one").iterdir()):
+        assert file.read_bytes() == (tmp_path / "two" / file.name).read_bytes(), file.name
+    assert pl.read_parquet(tmp_path / "two/votes.parquet")["is_synthetic"].all()
 
 
 def pack_zip(tree: Path, path: Path, extra: dict[str, bytes]) -> Path:

@@ -125,6 +125,6 @@ def test_thurstone_values_agree_with_sureal() -> None:
     # ours rest on test_standard_errors_cover_the_truth
     module = pytest.importorskip("sureal.pc_subjective_model")
     wins = simulated_wins(TRUTH, 30, "sureal")
-    theirs, error, _ = module.ThurstoneMlePairedCompSubjectiveModel.resolve_model(wins)
+    theirs, *_ = module.ThurstoneMlePairedCompSubjectiveModel.resolve_model(wins)
     ours = fit_scale(wins, model="thurstone", prior_precision=0.0)
     np.testing.assert_allclose(ours.value, theirs - theirs.mean(), atol=2e-3)
