@@ -86,7 +86,7 @@ def test_images_without_a_label_form_no_triplets(make_run):
     shard.write_bytes(changed)
     train(run)
     rows = pl.read_parquet(run.root / "afine" / "triplets-test.parquet")
-    assert len(rows) == 19 + 13  # without one N: N-Y, two P-N and two S-N less
+    assert len(rows) == 19 + 14  # without one N: N-Y, two P-N and two S-N less
     images = pl.read_parquet(run.root / "afine" / "images.parquet")
     assert images.filter(pl.col("split") == "test")["quality"].null_count() == 2 + 1
 
