@@ -17,6 +17,7 @@ from typing import Any
 from runtime.atomic import read_json, sha256_file, write_json
 from runtime.code_version import code_digest
 from runtime.errors import ConfigError, DataError
+from runtime.exclusive import hold, release
 from runtime.settings import RunSettings, StageSpec, digest, stage_settings
 
 _log = logging.getLogger(__name__)
@@ -116,6 +117,7 @@ class StageRun:
     def clear_state(self) -> None:
         """Remove the state folder, once the manifest makes it needless."""
         shutil.rmtree(self.state, ignore_errors=True)
+        release(self.state)
 
 
 def open_stage(
@@ -128,7 +130,7 @@ def open_stage(
     shard: int | None = None,
     replace: bool = False,
 ) -> StageRun:
-    """Begin or resume a stage.
+    """Begin or resume a stage; waits while another process still works on it.
 
     Args:
         spec: what the stage's result depends on.
@@ -144,6 +146,7 @@ def open_stage(
         ConfigError: there is work with another fingerprint and `replace` is off; the message
             names what changed.
     """
+    hold(state)
     identity = {
         **_own_identity(spec, run),
         "shard": shard,
@@ -153,6 +156,7 @@ def open_stage(
     opened = StageRun(manifest, state, identity, _fingerprint=fingerprint)
     if manifest.is_file() and read_json(manifest).get("fingerprint") == fingerprint:
         opened.is_complete = True
+        release(state)
         _log.info("%s: already done, %s is up to date", spec.name, manifest)
         return opened
     record = state / "run.json"
