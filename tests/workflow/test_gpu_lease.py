@@ -2,8 +2,6 @@
 
 import itertools
 
-import pytest
-
 from tests.workflow.stand_ins import StandIns, most_at_once, stand_ins
 
 DEVICES = "0,1,2,3"
@@ -64,12 +62,6 @@ def test_training_takes_all_its_devices_or_waits(tmp_path):
     assert shared_times([call for call in run.calls() if call.devices != "none"]) == []
 
 
-@pytest.mark.parametrize("limit", [1, 3])
-def test_fewer_devices_announced_than_there_are(tmp_path, limit):
-    calls = sampled(stand_ins(tmp_path, shards=4), "--resources", f"gpu={limit}")
-    assert most_at_once(calls) <= limit
-
-
-def test_a_machine_without_devices_runs_the_same_rules(tmp_path):
-    calls = sampled(stand_ins(tmp_path, shards=2), hook="", DIFFIQA_DEVICES="")
-    assert {call.devices for call in calls} == {"none"}
+def test_fewer_devices_announced_than_there_are(tmp_path):
+    calls = sampled(stand_ins(tmp_path, shards=3), "--resources", "gpu=1")
+    assert most_at_once(calls) == 1

@@ -31,7 +31,6 @@ WITHOUT_EFFECT = {
 }
 ROWS = [
     ("crop/stage.py", EVERYTHING),
-    ("runtime/seeds.py", EVERYTHING),
     ("enhancer/sample/engine.py", {"enhancer_sample", *AFTER_SAMPLES}),
     ("annotation_import/importing.py", AFTER_SAMPLES - {"annotation_simulate"}),
     ("afine/evaluation/stage.py", {"afine_evaluate", "report"}),

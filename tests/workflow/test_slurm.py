@@ -103,6 +103,7 @@ def squeue(columns: str) -> list[list[str]]:
     return [line.split("|") for line in shown.stdout.splitlines()]
 
 
+@pytest.mark.timeout(1500)
 def test_the_smoke_run_through_slurm(cluster, tmp_path, photo_folder):
     """Real stages; what comes after sampling goes as one job, as it may on a busy cluster."""
     run = new_run(tmp_path / "work", photo_folder)
@@ -113,7 +114,7 @@ def test_the_smoke_run_through_slurm(cluster, tmp_path, photo_folder):
     done = interposed.snakemake(
         *PROFILE,
         *("--groups", *(f"{rule}=tail" for rule in tail)),
-        timeout_s=550,
+        timeout_s=1400,
         STAND_IN_RUN="1",
     )
     assert done.returncode == 0, done.stdout[-8000:]

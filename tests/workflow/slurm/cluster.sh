@@ -86,6 +86,13 @@ up() {
 }
 
 down() {
+    export SLURM_CONF="$folder/slurm.conf"
+    if scancel --partition=main 2>/dev/null; then # KillWait seconds for those that do not listen
+        for _ in $(seq 100); do
+            [ -n "$(squeue --noheader 2>/dev/null)" ] || break
+            sleep 0.1
+        done
+    fi
     for daemon in slurmd slurmctld munged; do
         [ -s "$folder/$daemon.pid" ] || continue
         pid=$(cat "$folder/$daemon.pid")
