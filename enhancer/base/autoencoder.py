@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from enhancer.config import VaeConfig
 
-# anchors' value over the largest activation; larger is more linear, smaller trains on faster
+# a group's spread over its largest activation: the larger, the more linear the start
 _ANCHOR_GAIN = 4.0
 _START_LOG_VARIANCE = -8.0
 
@@ -137,15 +137,16 @@ def _is_free(norm: nn.GroupNorm) -> Tensor:
     return (position >= 3).to(norm.weight.dtype)
 
 
-def _anchor(shortcut: nn.Conv2d, norm: nn.GroupNorm, conv_out: nn.Conv2d, constant: float) -> None:
+def _anchor(shortcut: nn.Conv2d, norm: nn.GroupNorm, conv_out: nn.Conv2d, spread: float) -> None:
     """Set anchors (+, -) and cancelling channel of every group; rescale the last convolution."""
     size = norm.num_channels // norm.num_groups
+    # two of `size` channels at +-constant give the group this spread
+    constant = spread * (size / 2.0) ** 0.5
     weight = shortcut.weight.view(norm.num_groups, size, -1)
     bias = _bias(shortcut).view(norm.num_groups, size)
     weight[:, :2], bias[:, 0], bias[:, 1] = 0.0, constant, -constant
     weight[:, 2] = -weight[:, 3:].sum(dim=1)
     bias[:, 2] = -bias[:, 3:].sum(dim=1)
-    spread = constant * (2.0 / size) ** 0.5
     # silu(y) = y / 2 + O(y^2) for the small y that the anchors leave
     conv_out.weight.mul_(_is_free(norm)[None, :, None, None] * (2.0 * spread))
 
