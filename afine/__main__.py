@@ -1,4 +1,4 @@
-"""`python -m afine`: triplets, train, evaluate, score."""
+"""`python -m afine`: triplets, train, evaluate, score, export."""
 
 import argparse
 import sys
@@ -153,9 +153,35 @@ SCORE = Command(
 )
 
 
+def _export_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("weights", type=Path, help="A-FINE weights: ours or the official afine.pth")
+    parser.add_argument("--out", type=Path, required=True, help="file to write")
+    parser.add_argument(
+        "--clip", type=Path, help="CLIP file to take the text part from; zeros without it"
+    )
+
+
+def _export(args: argparse.Namespace) -> None:
+    from afine.weights import export_official
+
+    export_official(args.weights, args.out, args.clip)
+
+
+EXPORT = Command(
+    "export",
+    "write weights in the official merged layout, which the public ports read",
+    "example:\n"
+    "  python -m afine export results/demo/afine/afine.safetensors --out afine.pth\n"
+    "reads:  the weights, and a CLIP file for the text part (no score depends on it)\n"
+    "writes: --out",
+    _export_arguments,
+    _export,
+)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    return run_cli("afine", [TRIPLETS, TRAIN, EVALUATE, SCORE], argv)
+    return run_cli("afine", [TRIPLETS, TRAIN, EVALUATE, SCORE, EXPORT], argv)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ Our file is safetensors with the official names flattened (`finetuned_clip.visua
 The official file is one `torch.save` of a dictionary of groups (`afine.pth`).
 """
 
+import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -83,6 +84,13 @@ def save(model: AFine, path: str | Path) -> None:
     # one entry only: with several, safetensors writes them in random order
     metadata = {"afine": json.dumps(model.shape.as_dict(), sort_keys=True)}
     write_bytes(path, safetensors.torch.save(dict(sorted(tensors.items())), metadata))
+
+
+def export_official(weights: Path, out: Path, clip: Path | None = None) -> None:
+    """Rewrite a file of weights as the official merged `afine.pth`; see `to_official`."""
+    buffer = io.BytesIO()
+    torch.save(to_official(load(weights), clip), buffer)
+    write_bytes(out, buffer.getvalue())
 
 
 def to_official(model: AFine, clip: str | Path | None = None) -> dict[str, dict[str, Tensor]]:

@@ -67,15 +67,16 @@ class Pictures:
                 noise = 0 if name == names[0] else draw.normal(0, 6, ref.shape)
                 image = np.clip(ref + noise, 0, 255).astype(np.uint8)
                 self._images[("diffiqa", name)] = image
-                rows.append({"set": "diffiqa", "split": "train", "content": f"c{number}", "image": name,
-                             "is_ref": name == names[0], "quality": None, "file": "", "offset": 0,
-                             "size_bytes": 0, "height": side, "width": side})  # fmt: skip
+                facts = {"set": "diffiqa", "split": "train", "content": f"c{number}"}
+                places = {"file": "", "offset": 0, "size_bytes": 0, "height": side, "width": side}
+                rows.append({**facts, "image": name, "is_ref": name == names[0], **places})
             labels = dict(zip(names[1:], LABELS, strict=True))
             self.triplets += labelled_triplets(f"c{number}", names[0], labels)
         self.images = table_of(rows, IMAGE_SCHEMA).sort("content", "image")
         self.table = triplet_table("diffiqa", self.triplets)
 
     def read(self, key: Key) -> ImageU8:
+        """Return one image."""
         return self._images[key]
 
 

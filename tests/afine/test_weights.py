@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPConfig, CLIPModel
 
 import afine
+from afine.__main__ import main
 from afine.backbone import TrunkShape
 from afine.config import ModelConfig
 from afine.model import AFine
@@ -45,7 +46,9 @@ def test_official_merged_file_both_ways(tmp_path, merged, tiny):
             if name in ("visual.proj", "visual.ln_post.weight", "visual.ln_post.bias"):
                 continue
             assert torch.equal(written[group][name], value), (group, name)
-    torch.save(written, tmp_path / "again.pth")
+    save(model, tmp_path / "ours.safetensors")
+    arguments = ["export", str(tmp_path / "ours.safetensors"), "--out", str(tmp_path / "again.pth")]
+    assert main(arguments) == 0
     assert same(afine.load(tmp_path / "again.pth"), tiny)
 
 
