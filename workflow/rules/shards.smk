@@ -7,6 +7,7 @@ rule shards:
         plan=rules.degrade_plan.output.table,
         samples=SAMPLES,
         labels=rules.annotation_import.output.labels,
+        annotations=rules.annotation_import.output.manifest,
     output:
         manifest=ROOT / "dataset/manifest.json",
     log:
