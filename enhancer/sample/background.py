@@ -77,7 +77,7 @@ class Background:
     ) -> T:
         with torch.inference_mode():
             if ready is None:
-                return task(*arguments)
+                return _twice_if_memory_ends(task, arguments)
             stream = torch.cuda.Stream(self._device)
             with torch.cuda.stream(stream):
                 stream.wait_event(ready)

@@ -11,7 +11,7 @@ from enhancer.sample.nets import PromptedNets, SlotInputs
 from enhancer.sample.tiles import TileLayout
 from runtime.torch_device import torch_generator
 
-_PROBE_TIMESTEPS = (999, 700, 400, 100)
+_PROBE_TIMESTEPS = (999, 300)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import ControlNetModel
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -16,6 +17,7 @@ from enhancer.sample.board import Job, JobInput, Parked
 from enhancer.sample.engine import Engine, EngineOptions, passes
 from enhancer.sample.nets import PromptedNets
 from enhancer.sample.tiles import Tiling
+from enhancer.unet import PacaUNet2DConditionModel
 from runtime.errors import DataError, ResourceError
 from tests.enhancer.sample.stub_nets import StubControlNet, StubUNet
 
@@ -359,17 +361,66 @@ def test_operations_are_counted(nets: Any, reference: dict[str, Tensor]) -> None
     assert watch.evaluations == 2
 
 
+def small_nets() -> tuple[Any, Any]:
+    """Real blocks, one level."""
+    torch.manual_seed(0)
+    unet = PacaUNet2DConditionModel(
+        block_out_channels=(8,), layers_per_block=1, cross_attention_dim=4, norm_num_groups=4,
+        down_block_types=("CrossAttnDownBlock2D",), up_block_types=("CrossAttnUpBlock2D",),
+        attention_head_dim=2,
+    )  # fmt: skip
+    controlnet = ControlNetModel.from_unet(unet)
+    for parameter in controlnet.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    return unet.eval(), controlnet.eval()
+
+
+def latents_of(prompted: PromptedNets) -> dict[str, Tensor]:
+    jobs = [job(i, 3 + i, side=8, guidance=7.5) for i in range(5)]
+    port = KeptPort()
+    Engine(prompted, NOISE, EngineOptions(slots=2, workers=1)).run(jobs, port)
+    return port.latents
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("mode", ["default", "reduce-overhead"])
-def test_compiled_nets_give_the_same_latents(
-    nets: Any, reference: dict[str, Tensor], mode: str
-) -> None:
-    jobs = [job(i, 3 + i, side=8, guidance=7.5) for i in range(4)]
-    table = torch.cat([reference["in.cond_embeds"], reference["in.uncond_embeds"]])
-    found = {}
-    for compile_mode in ("off", mode):
-        prompted, port = PromptedNets(*nets, table, compile_mode=compile_mode), KeptPort()
-        Engine(prompted, NOISE, EngineOptions(slots=2, workers=1)).run(jobs, port)
-        found[compile_mode] = port.latents
-    for key, latent in found["off"].items():
-        assert relative_to_max(found[mode][key], latent) < TOLERANCE
+def test_compiled_nets_give_the_same_latents() -> None:
+    table = torch.randn(2, 7, 4)
+    eager = latents_of(PromptedNets(*small_nets(), table))
+    compiled = latents_of(PromptedNets(*small_nets(), table, compile_mode="default"))
+    for key, latent in eager.items():
+        assert relative_to_max(compiled[key], latent) < TOLERANCE
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("compile_mode", ["off", "default", "reduce-overhead"])
+def test_gpu_gives_the_latents_of_the_cpu(compile_mode: str) -> None:
+    table = torch.randn(2, 7, 4)
+    expected = latents_of(PromptedNets(*small_nets(), table))
+    unet, controlnet = (net.to("cuda") for net in small_nets())
+    found = latents_of(PromptedNets(unet, controlnet, table, compile_mode=compile_mode))
+    for key, latent in expected.items():
+        assert relative_to_max(found[key].cpu(), latent) < 1e-3
+
+
+@pytest.mark.gpu
+def test_slots_are_found_from_free_memory() -> None:
+    unet, controlnet = (net.to("cuda") for net in small_nets())
+    prompted, port = PromptedNets(unet, controlnet, torch.randn(2, 7, 4)), KeptPort()
+    jobs = [job(i, 2, side=8) for i in range(40)]
+    Engine(prompted, NOISE, EngineOptions(slots=0, max_slots=8)).run(jobs, port)
+    assert len(port.latents) == 40
+
+
+@pytest.mark.parametrize("where", ["load", "finish"])
+def test_memory_that_ends_in_the_background_loses_no_job(where: str) -> None:
+    class Port(KeptPort):
+        def load(self, job: Job) -> JobInput:
+            if where == "load":
+                raise torch.OutOfMemoryError("no memory")
+            return super().load(job)
+
+        def finish(self, job: Job, latent: Tensor) -> None:
+            raise torch.OutOfMemoryError("no memory")
+
+    with pytest.raises(ResourceError, match="encoded or decoded"):
+        engine(StubUNet(), slots=2).run([job(i, 3) for i in range(4)], Port())
