@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from enhancer.checkpoints import load_nets as load_nets
-    from enhancer.sample.engine import denoise_latents as denoise_latents
+    from enhancer.sample.latents import denoise_latents as denoise_latents
 
 _HOMES = {
     "load_nets": "enhancer.checkpoints",
-    "denoise_latents": "enhancer.sample.engine",
+    "denoise_latents": "enhancer.sample.latents",
 }
 __all__ = ["denoise_latents", "load_nets"]
 

@@ -7,7 +7,7 @@ import importlib
 from typing import Any
 
 _PUBLIC = {
-    "denoise_latents": "enhancer.sample.engine",
+    "denoise_latents": "enhancer.sample.latents",
     "wavelet_color_fix": "enhancer.sample.color",
 }
 __all__ = ["denoise_latents", "wavelet_color_fix"]

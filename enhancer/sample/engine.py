@@ -22,12 +22,12 @@ from itertools import groupby, islice
 from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from enhancer.sample import unipc
 from enhancer.sample.background import Background
 from enhancer.sample.board import Job, JobInput, Parked, SlotBoard
-from enhancer.sample.nets import PromptedNets, stack_prompts
+from enhancer.sample.nets import PromptedNets
 from enhancer.sample.tiles import Tiling
 from runtime.errors import DataError, ResourceError
 
@@ -307,86 +307,3 @@ def passes(jobs: Iterable[Job], tiling: Tiling) -> list[list[Job]]:
 
     ordered = sorted(jobs, key=lambda job: (shape(job), -job.steps, job.key))
     return [list(group) for _, group in groupby(ordered, key=shape)]
-
-
-class _Gathered:
-    """Port of `denoise_latents`: inputs at hand, results kept."""
-
-    def __init__(self, inputs: Sequence[JobInput]) -> None:
-        self._inputs = inputs
-        self.latents: list[Tensor | None] = [None] * len(inputs)
-
-    def load(self, job: Job) -> JobInput:
-        return self._inputs[int(job.key)]
-
-    def finish(self, job: Job, latent: Tensor) -> None:
-        self.latents[int(job.key)] = latent
-
-    def fail(self, job: Job, reason: str, detail: str) -> None:
-        raise DataError(f"job {int(job.key)}: {reason}, {detail}")
-
-
-def denoise_latents(
-    unet: nn.Module,
-    controlnet: nn.Module,
-    jobs: Iterable[tuple[Tensor, Tensor, int]],
-    *,
-    prompt_embeds: Tensor,
-    negative_prompt_embeds: Tensor | None = None,
-    guidance_scale: float = 7.5,
-    conditioning_scale: float = 1.0,
-    slots: int = 4,
-    noise: unipc.NoiseSchedule | None = None,
-    final_sigma: unipc.FinalSigma = "sigma_min",
-    tiling: Tiling = DEFAULT_TILING,
-) -> list[Tensor]:
-    """Denoise latents that differ in their number of steps, side by side.
-
-    Args:
-        unet: UNet with pixel-aware attention, in evaluation mode; not modified.
-        controlnet: its ControlNet; not modified.
-        jobs: initial latent, float [4, h, w]; condition, float [3, 8h, 8w] in [0, 1] RGB;
-            steps, >= 1.
-        prompt_embeds: text embedding, [1, tokens, width] or [tokens, width].
-        negative_prompt_embeds: the same for the negative prompt; unused at guidance 1.
-        guidance_scale: strength of the classifier-free guidance.
-        conditioning_scale: weight of the ControlNet residuals.
-        slots: latent tiles denoised side by side.
-        noise: training schedule; Stable Diffusion 1.x by default.
-        final_sigma: noise level after the last step.
-        tiling: latents of a larger area than one tile are tiled.
-    Returns:
-        The final latents, float32 [4, h, w], in the order of `jobs`.
-    Raises:
-        DataError: a shape or a number of steps is wrong, or a latent became non-finite.
-    """
-    if guidance_scale != 1 and negative_prompt_embeds is None:
-        raise DataError(f"guidance_scale {guidance_scale} needs negative_prompt_embeds")
-    negative = prompt_embeds if negative_prompt_embeds is None else negative_prompt_embeds
-    inputs, planned = [], []
-    for index, (latent, image01, steps) in enumerate(jobs):
-        _check_job(index, latent, image01)
-        inputs.append(JobInput(latent.float(), image01))
-        height, width = latent.shape[1:]
-        planned.append(
-            Job(f"{index:08}", steps, None, height, width, guidance_scale, conditioning_scale, 0, 1)
-        )
-    port = _Gathered(inputs)
-    if planned:
-        with torch.inference_mode():
-            nets = PromptedNets(unet, controlnet, stack_prompts([prompt_embeds, negative]))
-        options = EngineOptions(slots, workers=0, final_sigma=final_sigma, tiling=tiling)
-        schedule = noise or unipc.noise_schedule({})
-        channels = int(inputs[0].latent.shape[0])
-        Engine(nets, schedule, options, channels=channels).run(planned, port)
-    # copies, because tensors made in inference mode cannot take part in training
-    return [latent.clone() for latent in port.latents if latent is not None]
-
-
-def _check_job(index: int, latent: Tensor, image01: Tensor) -> None:
-    expected = (3, 8 * latent.shape[-2], 8 * latent.shape[-1]) if latent.ndim == 3 else None
-    if expected is None or tuple(image01.shape) != expected:
-        raise DataError(
-            f"job {index}: latent {tuple(latent.shape)} and image {tuple(image01.shape)} found; "
-            "expected [C, h, w] and [3, 8h, 8w]"
-        )
