@@ -169,16 +169,15 @@ def frozen(rounds: int, side: int, batch: int) -> None:
             cached.build(model, store, images_per_batch=4)
             return cached
 
-        counter = iter(range(1000))
+        built: list[CachedSet] = []
         least = in_turn(
             {
                 "backbone, 2 rows": backbone_rows,
-                "cache, 14 images": lambda: (build(f"n{next(counter)}", 1), None)[1],
+                "cache, 14 images": lambda: built.append(build(f"n{len(built)}", 1)),
             },
             rounds,
         )
-        cached = build("fit", 1)
-        pairs = CachedPairs(pictures.table, [cached])
+        pairs = CachedPairs(pictures.table, built[-1:])
         steps = {
             "phase 2": _phase2_step(model, pairs, batch),
             "phase 3": _phase3_step(model, batch),
