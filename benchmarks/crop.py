@@ -1,8 +1,8 @@
 """Cropping against the least work there is: OpenCV decodes a photograph and encodes its crops.
 
 Run: python benchmarks/crop.py [--photographs 6]. Photographs of 6 megapixels, JPEG and PNG; one
-thread and one process each, CPU time, interleaved. The contender gets the same pixels to encode with
-OpenCV's own PNG defaults.
+thread and one process each, CPU time, interleaved. The contender encodes the same pixels
+with OpenCV's own PNG defaults.
 """
 
 import argparse
@@ -15,13 +15,12 @@ import cv2
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "degrade")]
-
-from degrade_statistics import photographs  # noqa: E402
+sys.path[:0] = [str(ROOT)]
 
 from crop.config import CropConfig  # noqa: E402
 from crop.listing import ListedPhoto  # noqa: E402
 from crop.photograph import PhotoRecord, PhotoTask, process_photo  # noqa: E402
+from tests.degrade.degrade_statistics import photographs  # noqa: E402
 
 SIDES = (3000, 2000)
 

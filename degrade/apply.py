@@ -12,8 +12,9 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -23,7 +24,7 @@ from degrade.image import apply_degradation
 from runtime.errors import DataError
 from runtime.images import decode_png, encode_png
 from runtime.metrics import MetricsLog
-from runtime.processes import usable_cores, worker_pool
+from runtime.processes import keep_freed_memory, usable_cores, worker_pool
 from runtime.progress import Progress
 from runtime.settings import RunSettings, load_run
 from runtime.stage import Rejections, open_stage
@@ -35,14 +36,21 @@ _IN_FLIGHT_PER_WORKER = 4
 
 
 @dataclass(frozen=True)
-class ApplyTask:
-    """One image to degrade: where its crop lies, its parameters and its seed."""
+class Treatment:
+    """What is done to a crop for one test image."""
 
     test_id: str
-    tar: Path
-    member: Member
     drawn: DrawnDegradation
     seed: int
+
+
+@dataclass(frozen=True)
+class ApplyTask:
+    """One crop, where it lies, and its treatments: it is decoded once for all of them."""
+
+    tar: Path
+    member: Member
+    treatments: tuple[Treatment, ...]
 
 
 @dataclass(frozen=True)
@@ -73,13 +81,14 @@ def run_apply(
     Raises:
         DataError: an input is missing, the plan has no such shard, or too many images fail.
     """
+    keep_freed_memory()
     run = load_run(config_path)
     config = run.section("degrade", DegradeConfig)
     if dry_run or limit is not None:
         tasks = read_tasks(run, shard)
-        _log.info("degrade apply: %d images in shard %d", len(tasks), shard)
+        _log.info("degrade apply: %d images in shard %d", _images(tasks), shard)
         if not dry_run:
-            for _ in _applied(tasks[:limit], config.workers):
+            for _ in islice(_applied(tasks, config.workers), limit):
                 pass
         return
     folder = run.root / "degraded"
@@ -99,7 +108,7 @@ def run_apply(
     rejections = Rejections(config.max_failure_fraction)
     start_s = time.monotonic()
     written = write_tar(tar, _members(_applied(tasks, config.workers), rejections))
-    rejections.check(len(tasks), where=f"degrade apply, shard {shard}", what="images")
+    rejections.check(_images(tasks), where=f"degrade apply, shard {shard}", what="images")
     seconds = round(time.monotonic() - start_s, 3)
     MetricsLog(folder / "metrics" / f"{shard:05}.jsonl").write(images=len(written), seconds=seconds)
     stage.finish(
@@ -111,7 +120,7 @@ def run_apply(
 
 
 def read_tasks(run: RunSettings, shard: int) -> list[ApplyTask]:
-    """List the images of a shard that are to be degraded, sorted by test_id.
+    """List the crops of a shard with the images that are to be degraded, sorted by test_id.
 
     Raises:
         DataError: the plan has no such shard, or names a crop that is not there.
@@ -121,41 +130,45 @@ def read_tasks(run: RunSettings, shard: int) -> list[ApplyTask]:
     plan = read_table(path, columns=columns, what="plan").filter(pl.col("shard") == shard)
     if plan.is_empty():
         raise DataError(f"{path}: no shard {shard} in the plan; plan.shards sets their number")
-    crops = read_table(
-        run.root / "crops" / "crops.parquet",
-        columns=["crop_id", "shard", "offset", "size_bytes"],
-        what="crops table",
-    ).select("crop_id", pl.col("shard").alias("crops_shard"), "offset", "size_bytes")
-    rows = plan.filter("is_degraded").sort("test_id").join(
-        crops, on="crop_id", how="left", maintain_order="left"
-    )  # fmt: skip
-    return [_task(run.root / "crops", row) for row in rows.iter_rows(named=True)]
+    places = _crop_places(run.root / "crops")
+    rows = plan.filter("is_degraded").sort("test_id").iter_rows(named=True)
+    tasks = []
+    for crop_id, members in groupby(rows, key=lambda row: str(row["crop_id"])):
+        if crop_id not in places:
+            raise DataError(f"{path}: crop '{crop_id}' is not in crops.parquet; rerun the plan")
+        tasks.append(ApplyTask(*places[crop_id], tuple(_treatment(row) for row in members)))
+    return tasks
 
 
-def _task(folder: Path, row: dict[str, object]) -> ApplyTask:
-    crop_id = row["crop_id"]
-    if row["offset"] is None:
-        raise DataError(f"plan.parquet: crop '{crop_id}' is not in crops.parquet; rerun the plan")
-    member = Member(f"{crop_id}.png", int(str(row["offset"])), int(str(row["size_bytes"])))
-    degradation = row["degradation"]
-    assert isinstance(degradation, dict), "a degraded row has its parameters"
-    return ApplyTask(
-        str(row["test_id"]),
-        folder / f"crops-{row['crops_shard']:05}.tar",
-        member,
-        drawn_from(degradation),
-        int(str(row["degrade_seed"])),
-    )
+def _crop_places(folder: Path) -> dict[str, tuple[Path, Member]]:
+    """Where each crop's PNG lies."""
+    columns = ["crop_id", "shard", "offset", "size_bytes"]
+    crops = read_table(folder / "crops.parquet", columns=columns, what="crops table")
+    return {
+        crop_id: (folder / f"crops-{shard:05}.tar", Member(f"{crop_id}.png", offset, size_bytes))
+        for crop_id, shard, offset, size_bytes in crops.select(columns).iter_rows()
+    }
 
 
-def apply_task(task: ApplyTask) -> Applied:
-    """Degrade one image; a crop that cannot be read is reported, not raised."""
+def _treatment(row: dict[str, Any]) -> Treatment:
+    return Treatment(row["test_id"], drawn_from(row["degradation"]), row["degrade_seed"])
+
+
+def _images(tasks: Sequence[ApplyTask]) -> int:
+    return sum(len(task.treatments) for task in tasks)
+
+
+def apply_task(task: ApplyTask) -> list[Applied]:
+    """Degrade one crop in all its ways; a crop that cannot be read is reported, not raised."""
     try:
         content = read_member(task.tar, task.member)
         image = decode_png(content, where=f"{task.tar}: {task.member.name}")
     except (DataError, OSError) as error:
-        return Applied(task.test_id, None, str(error))
-    return Applied(task.test_id, encode_png(apply_degradation(image, task.drawn, task.seed)))
+        return [Applied(item.test_id, None, str(error)) for item in task.treatments]
+    return [
+        Applied(item.test_id, encode_png(apply_degradation(image, item.drawn, item.seed)))
+        for item in task.treatments
+    ]
 
 
 def _members(applied: Iterator[Applied], rejections: Rejections) -> Iterator[tuple[str, bytes]]:
@@ -169,17 +182,18 @@ def _members(applied: Iterator[Applied], rejections: Rejections) -> Iterator[tup
 def _applied(tasks: Sequence[ApplyTask], workers: int) -> Iterator[Applied]:
     """Degrade images in order, over processes."""
     count = min(workers or usable_cores(), len(tasks))
-    with Progress(len(tasks), "degrade", unit="image") as progress:
-        for item in map(apply_task, tasks) if count <= 1 else _in_pool(tasks, count):
-            progress.advance(dropped=0 if item.png is not None else 1)
-            yield item
+    with Progress(_images(tasks), "degrade", unit="image") as progress:
+        for items in map(apply_task, tasks) if count <= 1 else _in_pool(tasks, count):
+            for item in items:
+                progress.advance(dropped=0 if item.png is not None else 1)
+                yield item
 
 
-def _in_pool(tasks: Sequence[ApplyTask], count: int) -> Iterator[Applied]:
-    """Keep a few images per worker in flight, so that memory stays small."""
+def _in_pool(tasks: Sequence[ApplyTask], count: int) -> Iterator[list[Applied]]:
+    """Keep a few crops per worker in flight, so that memory stays small."""
     with worker_pool(count) as executor:
         waiting = iter(tasks)
-        running: deque[Future[Applied]] = deque()
+        running: deque[Future[list[Applied]]] = deque()
         while True:
             for task in islice(waiting, count * _IN_FLIGHT_PER_WORKER - len(running)):
                 running.append(executor.submit(apply_task, task))

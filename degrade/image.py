@@ -102,9 +102,9 @@ def to_planes(image_u8: ImageU8) -> Planes:
 
 
 def to_image(planes: Planes) -> ImageU8:
-    """float32 [3, H, W] to uint8 [H, W, 3]: clip and round."""
-    positive = cv2.merge(list(np.maximum(planes, 0)))
-    return np.asarray(cv2.convertScaleAbs(positive), dtype=np.uint8)  # rounds half to even, as rint
+    """float32 [3, H, W] to uint8 [H, W, 3]: clip and round half to even."""
+    channels = [cv2.convertScaleAbs(np.maximum(plane, 0)) for plane in planes]
+    return np.asarray(cv2.merge(channels), dtype=np.uint8)
 
 
 def blur_planes(planes: Planes, blur: DrawnBlur, *, is_whole: bool = False) -> Planes:

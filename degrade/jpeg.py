@@ -9,6 +9,7 @@ processor's linear algebra.
 """
 
 import math
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -63,11 +64,11 @@ def diffjpeg(planes: Planes, quality: float) -> Planes:
     """
     height, width = planes.shape[1:]
     factor = quality_factor(quality)
-    luma, blue, red = _to_ycc(_padded(planes))
-    luma = _code(luma, LUMA_TABLE.T * factor)
-    luma += np.float32(128)
-    blue, red = (_code(chroma, CHROMA_TABLE * factor) for chroma in (blue, red))
-    return clip_levels(_to_rgb(luma, blue, red)[:, :height, :width])
+    padded = _padded(planes)
+    rows = padded.shape[1]
+    tables = [LUMA_TABLE.T * factor] * (rows // _BLOCK) + [CHROMA_TABLE * factor] * (rows // _PAD)
+    decoded = _code(_to_ycc(padded), tables)
+    return clip_levels(_to_rgb(decoded)[:, :height, :width])
 
 
 def quality_factor(quality: float) -> float:
@@ -105,29 +106,37 @@ def _padded(planes: Planes) -> Planes:
     return padded
 
 
-def _to_ycc(planes: Planes) -> tuple[Plane, Plane, Plane]:
-    """RGB to luma less 128, and to chroma around 0 at half the resolution (2x2 means).
+def _to_ycc(planes: Planes) -> Plane:
+    """RGB [3, H, W] to one plane [1.5 H, W], so that all blocks are transformed at once.
 
+    Luma less 128 on top; below it, halved by 2x2 means, blue chroma (left) and red chroma (right).
     Chroma is a multiple of blue or red less luma, and means are linear, so it is mixed after
     halving.
     """
     red, green, blue = planes
-    luma = red * np.float32(0.299)
+    height, width = red.shape
+    ycc = np.empty((height + height // 2, width), dtype=np.float32)
+    luma = np.multiply(red, np.float32(0.299), out=ycc[:height])
     luma += green * np.float32(0.587)
     luma += blue * np.float32(0.114)
     grey = _halved(luma)
-    blue_chroma = (_halved(blue) - grey) * np.float32(0.5 / (1 - 0.114))
-    red_chroma = (_halved(red) - grey) * np.float32(0.5 / (1 - 0.299))
+    left, right = ycc[height:, : width // 2], ycc[height:, width // 2 :]
+    np.multiply(_halved(blue) - grey, np.float32(0.5 / (1 - 0.114)), out=left)
+    np.multiply(_halved(red) - grey, np.float32(0.5 / (1 - 0.299)), out=right)
     luma -= np.float32(128)
-    return luma, blue_chroma, red_chroma
+    return ycc
 
 
-def _to_rgb(luma: Plane, blue: Plane, red: Plane) -> Planes:
-    """Luma and halved chroma to RGB; each chroma value covers 2x2 pixels."""
-    planes = np.empty((3, *luma.shape), dtype=np.float32)
+def _to_rgb(ycc: Plane) -> Planes:
+    """Inverse of `_to_ycc`; each chroma value covers 2x2 pixels."""
+    height, width = ycc.shape[0] * 2 // 3, ycc.shape[1]
+    luma = ycc[:height]
+    luma += np.float32(128)
+    blue, red = ycc[height:, : width // 2], ycc[height:, width // 2 :]
+    planes = np.empty((3, height, width), dtype=np.float32)
     green = blue * np.float32(-0.344136) + red * np.float32(-0.714136)
     chroma = (red * np.float32(1.402), green, blue * np.float32(1.772))
-    pairs = luma.reshape(-1, 2, luma.shape[1])
+    pairs = luma.reshape(-1, 2, width)
     for target, plane in zip(planes, chroma, strict=True):
         wide = np.repeat(plane, 2, axis=1)
         np.add(pairs, wide[:, None, :], out=target.reshape(pairs.shape))
@@ -140,24 +149,25 @@ def _halved(plane: Plane) -> Plane:
     return np.asarray((rows[:, 0::2] + rows[:, 1::2]) * np.float32(0.25))
 
 
-def _code(plane: Plane, table: npt.NDArray[np.float64]) -> Plane:
-    """Transform 8x8 blocks, quantise by `table` [8, 8], transform back."""
+def _code(plane: Plane, tables: Sequence[npt.NDArray[np.float64]]) -> Plane:
+    """Transform 8x8 blocks, quantise, transform back.
+
+    Args:
+        plane: float32 [8 n, 8 m].
+        tables: the table of each of the n rows of blocks, [8, 8] (rows: vertical frequency).
+    """
     height, width = plane.shape
-    blocks = _forward(_transposed(_forward(plane)))  # [width, height]
-    blocks = blocks.reshape(width // _BLOCK, _BLOCK, height)
-    blocks /= _tiled(8 * table * _SCALE_2D, height)
+    steps = np.concatenate([table.T for table in tables], axis=1)  # [8, height], transposed
+    scale = np.tile(_SCALE_2D, (1, len(tables)))
+    blocks = _forward(_transposed(_forward(plane))).reshape(width // _BLOCK, _BLOCK, height)
+    blocks /= (8 * steps * scale).astype(np.float32)
     np.rint(blocks, out=blocks)
-    blocks *= _tiled(table * _SCALE_2D / 8, height)
+    blocks *= (steps * scale / 8).astype(np.float32)
     return _inverse(_transposed(_inverse(blocks.reshape(width, height))))
 
 
 def _transposed(plane: Plane) -> Plane:
     return np.asarray(cv2.transpose(plane), dtype=np.float32)
-
-
-def _tiled(table: npt.NDArray[np.float64], height: int) -> Plane:
-    """Repeat a transposed table along the columns of a transposed plane, [8, height]."""
-    return np.tile(table.T.astype(np.float32), (1, height // _BLOCK))
 
 
 def _forward(plane: Plane) -> Plane:

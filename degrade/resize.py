@@ -62,32 +62,41 @@ def resize_to(planes: Planes, height: int, width: int, mode: ResizeMode) -> Plan
     if planes.shape[1:] == (height, width):
         return planes
     resized = np.empty((planes.shape[0], height, width), dtype=np.float32)
+    if mode == "area":
+        _pool(planes, resized)
+        return resized
     for plane, target in zip(planes, resized, strict=True):
-        if mode == "area":
-            cv2.transpose(_pool_rows(cv2.transpose(_pool_rows(plane, height)), width), dst=target)
-        else:
-            cv2.resize(plane, (width, height), dst=target, interpolation=_INTERPOLATION[mode])
+        cv2.resize(plane, (width, height), dst=target, interpolation=_INTERPOLATION[mode])
     return resized
 
 
-def _pool_rows(plane: cv2.typing.MatLike, count: int) -> npt.NDArray[np.float32]:
-    """Average rows floor(i H / count) up to ceil((i + 1) H / count), for i below count.
+def _pool(planes: Planes, resized: Planes) -> None:
+    """Adaptive average pooling: along the rows, then, transposed, along the columns."""
+    height, width = resized.shape[1:]
+    rows = np.empty((height, planes.shape[2]), dtype=np.float32)
+    columns = np.empty((planes.shape[2], height), dtype=np.float32)
+    pooled = np.empty((width, height), dtype=np.float32)
+    for plane, target in zip(planes, resized, strict=True):
+        _pool_rows(plane, rows)
+        cv2.transpose(rows, dst=columns)
+        _pool_rows(columns, pooled)
+        cv2.transpose(pooled, dst=target)
 
-    Adaptive average pooling is this along the rows, then along the columns.
-    """
-    side = plane.shape[0]
+
+def _pool_rows(plane: npt.NDArray[np.float32], pooled: npt.NDArray[np.float32]) -> None:
+    """Average rows floor(i H / n) up to ceil((i + 1) H / n) of `plane` into row i of `pooled`."""
+    side, count = plane.shape[0], pooled.shape[0]
     index = np.arange(count)
     first = index * side // count
     lengths = -(-(index + 1) * side // count) - first
-    pooled = np.asarray(plane[first], dtype=np.float32)
+    plane.take(first, axis=0, out=pooled, mode="clip")
     for extra in range(1, int(lengths.max())):
         longer = np.flatnonzero(lengths > extra)
         if len(longer) == count:
-            pooled += plane[first + extra]
+            pooled += plane.take(first + extra, axis=0, mode="clip")
         else:
-            pooled[longer] += plane[first[longer] + extra]
+            pooled[longer] += plane.take(first[longer] + extra, axis=0, mode="clip")
     pooled *= (1 / lengths).astype(np.float32)[:, None]
-    return pooled
 
 
 def _interpolate_rows(

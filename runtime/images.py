@@ -9,12 +9,12 @@ from runtime.errors import DataError
 ImageU8 = npt.NDArray[np.uint8]
 Image01 = npt.NDArray[np.float32]
 
-# zlib's level 1 with run-length matching after the average filter: a seventh of level 6's time, and
-# for colour photographs no larger than plain level 1 (benchmarks/png_levels.py)
+# Huffman codes alone after the average filter: half of level 1's time, an eighth of level 6's, and
+# for colour photographs no larger than level 1 (benchmarks/png_levels.py)
 PNG_LEVEL = 1
 _PNG_FLAGS = (
     cv2.IMWRITE_PNG_STRATEGY,
-    cv2.IMWRITE_PNG_STRATEGY_RLE,
+    cv2.IMWRITE_PNG_STRATEGY_HUFFMAN_ONLY,
     cv2.IMWRITE_PNG_FILTER,
     cv2.IMWRITE_PNG_FILTER_AVG,
 )
