@@ -11,7 +11,7 @@ _HOME = {
     "read_votes": "annotation_import.readers",
     "count_votes": "annotation_import.counts",
     "decide_labels": "annotation_import.counts",
-    "dawid_skene": "annotation_import.dawid_skene",
+    "fit_dawid_skene": "annotation_import.dawid_skene",
     "krippendorff_alpha": "annotation_import.agreement",
     "fit_scale": "annotation_import.scales",
     "import_votes": "annotation_import.importing",

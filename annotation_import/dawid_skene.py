@@ -49,7 +49,7 @@ class DawidSkene:
         return np.asarray(diagonal @ self.shares)
 
 
-def dawid_skene(
+def fit_dawid_skene(
     item: Ints,
     rater: Ints,
     answer: Ints,

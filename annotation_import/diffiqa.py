@@ -119,7 +119,7 @@ def read_tree(
     """Read votes, a large tree with several processes.
 
     Args:
-        source: the tree, see `annotation_import.sources.open_source`.
+        source: the tree, see `annotation_import.opening.open_source`.
         problems: receives every vote that is left out, with its reason.
         aside: receives the files that are no votes.
 

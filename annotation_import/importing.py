@@ -19,7 +19,7 @@ from annotation_import.checks import (
 )
 from annotation_import.config import AnnotationsConfig, ScaleConfig
 from annotation_import.counts import Labels, as_array, count_votes, decide_labels, label_totals
-from annotation_import.dawid_skene import DawidSkene, dawid_skene
+from annotation_import.dawid_skene import DawidSkene, fit_dawid_skene
 from annotation_import.problems import Problems
 from annotation_import.raters import Rater, flagged, rate_raters
 from annotation_import.readers import ReadVotes
@@ -169,7 +169,7 @@ def _fit_raters(votes: pl.DataFrame, counts: pl.DataFrame) -> DawidSkene:
     joined = real.select(*PAIR_KEY, "rater_id", "label").join(
         items, on=PAIR_KEY, how="left", nulls_equal=True, maintain_order="left"
     )
-    return dawid_skene(
+    return fit_dawid_skene(
         joined["item"].to_numpy().astype(np.int64),
         (joined["rater_id"].rank("dense") - 1).to_numpy().astype(np.int64),
         joined["label"].to_numpy().astype(np.int64) + 1,

@@ -13,8 +13,9 @@ import polars as pl
 
 from annotation_import import diffiqa, hggt, long_table, sriqa
 from annotation_import.config import Layout, TableConfig
+from annotation_import.opening import iter_files, open_source
 from annotation_import.problems import Problems
-from annotation_import.sources import Aside, Limits, SourceFile, iter_files, open_source
+from annotation_import.sources import Aside, Limits, SourceFile
 from annotation_import.votes import PAIR_KEY, VOTE_SCHEMA, complete, gather, sort_votes
 from runtime.errors import DataError
 

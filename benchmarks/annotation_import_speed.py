@@ -26,7 +26,7 @@ import sys, time
 import polars as pl
 from annotation_import.agreement import alpha_interval, patterns_of
 from annotation_import.counts import as_array, count_votes, decide_labels
-from annotation_import.dawid_skene import dawid_skene
+from annotation_import.dawid_skene import fit_dawid_skene
 from annotation_import.paper_size import paper_votes
 from runtime.seeds import rng
 votes = pl.read_parquet(sys.argv[1])
@@ -47,7 +47,7 @@ items = (voters["test_id"].rank("dense") - 1).to_numpy().astype("int64")
 raters = (voters["rater_id"].rank("dense") - 1).to_numpy().astype("int64")
 answers = voters["label"].to_numpy().astype("int64") + 1
 start = time.perf_counter()
-fit = dawid_skene(items, raters, answers)
+fit = fit_dawid_skene(items, raters, answers)
 print(f"Dawid-Skene, {fit.iterations} steps, converged {fit.is_converged}: "
       f"{time.perf_counter() - start:.2f} s (target 5 s)")
 """

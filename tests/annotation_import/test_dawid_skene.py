@@ -1,10 +1,9 @@
 """Dawid-Skene: finds the truth and the raters, agrees with crowd-kit."""
 
 import numpy as np
-import pandas as pd
 import pytest
 
-from annotation_import.dawid_skene import dawid_skene
+from annotation_import.dawid_skene import fit_dawid_skene
 from runtime.errors import DataError
 from runtime.seeds import rng
 
@@ -30,7 +29,7 @@ def majority(item: np.ndarray, answer: np.ndarray, n_items: int) -> np.ndarray:
 
 def test_it_beats_the_majority_and_finds_the_careless() -> None:
     truth, accuracy, item, rater, answer = crowd()
-    fit = dawid_skene(item, rater, answer)
+    fit = fit_dawid_skene(item, rater, answer)
     found = (np.argmax(fit.posterior, axis=1) == truth).mean()
     plain = (majority(item, answer, len(truth)) == truth).mean()
     assert fit.is_converged and found > plain
@@ -42,15 +41,15 @@ def test_it_beats_the_majority_and_finds_the_careless() -> None:
 def test_order_of_votes_does_not_matter() -> None:
     _, _, item, rater, answer = crowd(200)
     order = rng(0, "test", "order").permutation(len(item))
-    one = dawid_skene(item, rater, answer)
-    two = dawid_skene(item[order], rater[order], answer[order])
+    one = fit_dawid_skene(item, rater, answer)
+    two = fit_dawid_skene(item[order], rater[order], answer[order])
     np.testing.assert_allclose(one.posterior, two.posterior, atol=1e-9)
 
 
 def test_a_rater_who_swaps_better_and_worse_is_understood() -> None:
     truth, _, item, rater, answer = crowd(careless=0)
     answer = np.where(rater == 0, 2 - answer, answer)
-    fit = dawid_skene(item, rater, answer)
+    fit = fit_dawid_skene(item, rater, answer)
     assert fit.confusion[0, 0, 2] > 0.7 and fit.confusion[0, 2, 0] > 0.7
     assert (np.argmax(fit.posterior, axis=1) == truth).mean() > 0.95
 
@@ -58,15 +57,16 @@ def test_a_rater_who_swaps_better_and_worse_is_understood() -> None:
 def test_bad_input() -> None:
     empty = np.zeros(0, np.int64)
     with pytest.raises(DataError, match="expected votes"):
-        dawid_skene(empty, empty, empty)
+        fit_dawid_skene(empty, empty, empty)
 
 
 def test_agrees_with_crowd_kit() -> None:
     aggregation = pytest.importorskip("crowdkit.aggregation")
+    pandas = pytest.importorskip("pandas")
     _, _, item, rater, answer = crowd(300)
-    frame = pd.DataFrame({"task": item, "worker": rater, "label": answer})
+    frame = pandas.DataFrame({"task": item, "worker": rater, "label": answer})
     theirs = aggregation.DawidSkene(n_iter=200, tol=1e-9).fit(frame)
-    ours = dawid_skene(item, rater, answer, smoothing=1e-12, tolerance=1e-9, max_iterations=500)
+    ours = fit_dawid_skene(item, rater, answer, smoothing=1e-12, tolerance=1e-9, max_iterations=500)
     posterior = theirs.probas_.sort_index()[[0, 1, 2]].to_numpy()
     # crowd-kit keeps every probability above 1e-10, which shifts unclear items a little
     np.testing.assert_allclose(ours.posterior, posterior, atol=5e-4)
