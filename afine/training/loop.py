@@ -123,6 +123,8 @@ def run_loop(
                 )
             progress.advance()
     log.close()
+    if not last:  # stopped between the last checkpoint and the manifest
+        last = trainer.validate()
     if settings.keep == "best" and best:
         trainer.load_weights(best["weights"])
         return {"kept_iteration": best["iteration"], "validation": best["measures"]}

@@ -144,6 +144,22 @@ def test_a_kill_loses_only_what_is_after_the_checkpoint(make_run, monkeypatch):
     assert one.read_bytes() == two.read_bytes()
 
 
+def test_a_kill_after_the_last_checkpoint_changes_nothing(make_run, monkeypatch):
+    whole, broken = make_run("whole"), make_run("broken")
+    train(whole, 1)
+
+    def die(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("afine.training.phase1.save", die)
+    with pytest.raises(KeyboardInterrupt):
+        train(broken, 1)
+    monkeypatch.undo()
+    train(broken, 1)
+    one, two = (run.root / "afine/phase1/manifest.json" for run in (whole, broken))
+    assert one.read_bytes() == two.read_bytes()
+
+
 def test_changed_settings_are_refused_and_named(make_run):
     run = make_run()
     train(run, 1)
