@@ -59,7 +59,7 @@ class PlanConfig(Section):
     )
     steps_min: int = Field(20, ge=1, le=1000, description="fewest denoising steps (Sec. 3.2)")
     steps_max: int = Field(1000, ge=1, le=1000, description="most denoising steps (Sec. 3.2)")
-    level_min: int = Field(20, ge=0, le=999, description="lowest noise level (release)")
+    level_min: int = Field(20, ge=1, le=999, description="lowest noise level (release)")
     level_max: int = Field(
         999,
         ge=0,

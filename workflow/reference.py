@@ -1,7 +1,8 @@
 """The configuration reference page, generated from the models."""
 
 from collections.abc import Iterator
-from typing import Any, get_args
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -59,14 +60,27 @@ def _default_text(field: FieldInfo) -> str:
 
 
 def _type_text(field: FieldInfo) -> str:
-    annotation = field.annotation
-    text = (
-        annotation.__name__
-        if isinstance(annotation, type) and not get_args(annotation)
-        else str(annotation)
-    )
     bounds = ", ".join(_bound(item) for item in field.metadata if _bound(item))
-    return _cell(text.replace("typing.", "") + (f" ({bounds})" if bounds else ""))
+    return _cell(_type_name(field.annotation) + (f" ({bounds})" if bounds else ""))
+
+
+def _type_name(annotation: Any) -> str:
+    """Name a type as a reader would write it, without the validators that annotate it."""
+    parts = get_args(annotation)
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        return _type_name(parts[0])
+    if origin in (Union, UnionType):
+        return " | ".join(_type_name(part) for part in parts)
+    if origin is Literal:
+        return " | ".join(repr(part) for part in parts)
+    if annotation is NoneType:
+        return "none"
+    if parts and isinstance(origin, type):
+        return f"{origin.__name__}[{', '.join(_type_name(part) for part in parts)}]"
+    return (
+        annotation.__name__ if isinstance(annotation, type) else str(annotation).strip(".") or "..."
+    )
 
 
 def _bound(item: Any) -> str:
