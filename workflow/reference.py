@@ -74,8 +74,8 @@ def _type_name(annotation: Any) -> str:
         return " | ".join(_type_name(part) for part in parts)
     if origin is Literal:
         return " | ".join(repr(part) for part in parts)
-    if annotation is NoneType:
-        return "none"
+    if annotation in (NoneType, Ellipsis):
+        return "none" if annotation is NoneType else "..."
     if parts and isinstance(origin, type):
         return f"{origin.__name__}[{', '.join(_type_name(part) for part in parts)}]"
     return (
