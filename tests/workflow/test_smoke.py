@@ -1,10 +1,14 @@
 """What the finished smoke run left: real artefacts that other tools open."""
 
 import json
+import subprocess
+import sys
 
 import polars as pl
 import pytest
 import webdataset
+
+from tests.workflow.conftest import ROOT, environment
 
 
 def test_shards_open_with_plain_webdataset(finished_run):
@@ -44,11 +48,6 @@ def test_the_report_is_one_self_contained_file(finished_run):
 
 
 def test_every_stage_runs_alone_and_says_that_it_is_done(finished_run):
-    import subprocess
-    import sys
-
-    from .conftest import ROOT, environment
-
     for command in (("crop", "run"), ("degrade", "plan"), ("degrade", "apply", "--shard", "0")):
         done = subprocess.run(
             [
@@ -67,11 +66,6 @@ def test_every_stage_runs_alone_and_says_that_it_is_done(finished_run):
 
 @pytest.mark.parametrize("name", ["crop", "degrade", "enhancer", "afine", "shards", "report"])
 def test_help_shows_an_example(name):
-    import subprocess
-    import sys
-
-    from .conftest import ROOT
-
     shown = subprocess.run(
         [sys.executable, "-m", name, "--help"], cwd=ROOT, capture_output=True, text=True, timeout=60
     )
