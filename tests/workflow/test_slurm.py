@@ -25,7 +25,7 @@ PACKAGES = ("slurm-wlm", "munge")
 PROFILE = (
     *("--workflow-profile", str(ROOT / "workflow/profiles/slurm")),
     # short jobs, no accounting daemon to ask, a local disk
-    *("--slurm-init-seconds-before-status-checks", "4", "--slurm-status-command", "squeue"),
+    *("--slurm-init-seconds-before-status-checks", "6", "--slurm-status-command", "squeue"),
     *("--latency-wait", "10"),
 )
 
@@ -134,6 +134,7 @@ def test_times_come_from_the_plan(cluster):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1500)
 def test_a_requeued_and_a_preempted_job_go_on(cluster, tmp_path):
     """SLURM takes one shard's node away; another shard is asked to stop and is tried again."""
     run = stand_ins(tmp_path / "work", shards=2)
@@ -150,7 +151,7 @@ def test_a_requeued_and_a_preempted_job_go_on(cluster, tmp_path):
         stderr=subprocess.STDOUT,
     )
     requeue_once(run, process)
-    assert process.wait(timeout=500) == 0, (run.folder / "out").read_text()[-5000:]
+    assert process.wait(timeout=1000) == 0, (run.folder / "out").read_text()[-5000:]
     assert (run.folder / "tries-00000").read_text().count("x") == 2
     assert (run.folder / "tries-00001").read_text().count("x") == 2
 
@@ -167,10 +168,11 @@ def requeue_once(run: StandIns, process: subprocess.Popen[bytes]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1500)
 def test_a_job_that_fails_is_submitted_three_times_not_nine(cluster, tmp_path):
     run = stand_ins(tmp_path / "work", shards=1)
     hook = 'if [ "$name" = "enhancer train" ]; then echo x >>tries; exit 2; fi'
-    failed = run.snakemake("until_votes", *PROFILE, hook=hook)
+    failed = run.snakemake("until_votes", *PROFILE, hook=hook, timeout_s=1400)
     assert failed.returncode != 0
     assert (run.folder / "tries").read_text().count("x") == 3
     assert "enhancer_train.log" in failed.stdout
