@@ -31,10 +31,8 @@ except PipelineError as error:
 
 ROOT = CONFIG.root
 CONFIG_FILE = str(ROOT / "config.resolved.json")
-# on a cluster there is no such number, and the profile says
-CORES = workflow.resource_settings.cores or 8
-# a preempted job goes on where it was; a cluster job must not try again inside its own job
-RETRIES = 0 if workflow.remote_exec else 2
+CORES = workflow.resource_settings.cores or 8  # none on a cluster, where the profile says
+RETRIES = 0 if workflow.remote_exec else 2  # a cluster job must not try again inside its job
 SHARDS = [f"{number:05}" for number in range(CONFIG.plan.shards)]
 
 
