@@ -6,7 +6,7 @@ from pathlib import Path
 
 REPOSITORY = workflow.basedir
 sys.path.insert(0, REPOSITORY)
-# the rules call `python -m <stage>`: the interpreter that runs Snakemake, and this repository
+# the rules call `python -m <stage>` with this interpreter and this repository
 PATH = [str(Path(sys.executable).parent), os.environ.get("PATH", "")]
 os.environ.update(PATH=os.pathsep.join(PATH), PYTHONPATH=REPOSITORY)
 
@@ -23,16 +23,17 @@ try:
     if workflow.configfiles:
         CONFIG = parse_config(config, where=", ".join(map(str, workflow.configfiles)))
     else:  # the demo, with whatever --config changes in it
-        overrides = [f"{key}={value}" for key, value in config.items()]
-        CONFIG = load_config([Path(REPOSITORY, "configs/demo.yaml")], overrides)
+        changes = [f"{key}={value}" for key, value in config.items()]
+        CONFIG = load_config([Path(REPOSITORY, "configs/demo.yaml")], changes)
     RUN = CONFIG.save()
 except PipelineError as error:
     raise WorkflowError(str(error))
 
 ROOT = CONFIG.root
 CONFIG_FILE = str(ROOT / "config.resolved.json")
-CORES = workflow.resource_settings.cores or 8  # none on a cluster, where the profile says
-RETRIES = 0 if workflow.remote_exec else 2  # a cluster job must not try again inside its job
+# a cluster has no such number: its profile says; and its jobs must not try again by themselves
+CORES = workflow.resource_settings.cores or 8
+RETRIES = 0 if workflow.remote_exec else 2
 SHARDS = [f"{number:05}" for number in range(CONFIG.plan.shards)]
 
 
