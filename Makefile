@@ -12,7 +12,7 @@ STAMP  := $(VENV)/.installed
 SNAKEMAKE_FLAGS ?= --cores all --resources gpu=20
 CONFIG ?= configs/demo.yaml
 
-.PHONY: demo test slow lint types schema benchmarks clean
+.PHONY: demo test slow lint types schema clean
 
 demo: $(STAMP)
 	$(BIN)/snakemake $(SNAKEMAKE_FLAGS) --configfile $(CONFIG)

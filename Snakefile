@@ -6,7 +6,6 @@ from pathlib import Path
 
 REPOSITORY = workflow.basedir
 sys.path.insert(0, REPOSITORY)
-# the rules call `python -m <stage>` with this interpreter and this repository
 PATH = [str(Path(sys.executable).parent), os.environ.get("PATH", "")]
 os.environ.update(PATH=os.pathsep.join(PATH), PYTHONPATH=REPOSITORY)
 

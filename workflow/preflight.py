@@ -40,12 +40,27 @@ def missing_inputs(config: RunConfig) -> Iterator[str]:
                 f"sources.{number} ({source.name}): folder '{source.path}' not found; "
                 "name an existing folder of photographs"
             )
+    for key, path in _named_paths(config):
+        if path is not None and not Path(path).expanduser().exists():
+            yield f"{key}: '{path}' not found; correct the path, or leave the setting out"
     base = str(config.enhancer.base_model)
     if base != "train" and is_path_like(base) and not Path(base, "unet").is_dir():
         yield (
             f"enhancer.base_model: '{base}' is not a Stable Diffusion folder (no unet/ in it); "
             "name a diffusers folder, a hub id such as 'owner/name', or 'train'"
         )
+
+
+def _named_paths(config: RunConfig) -> Iterator[tuple[str, str | None]]:
+    """Files and folders that later stages read: missing ones would show after days."""
+    train = config.enhancer.train
+    yield "enhancer.train.enhancer", train.enhancer
+    for source in train.sources:
+        yield f"enhancer.train.sources ({source.name})", source.path
+    for name, folder in config.afine.data.named().items():
+        yield f"afine.data.{name}", folder
+    backbone = config.afine.model.backbone
+    yield "afine.model.backbone", None if backbone == "random" else backbone
 
 
 def photographs_digest(config: RunConfig) -> str:

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent.parent
 DEMO = ROOT / "configs/demo.yaml"
 
 
-@pytest.mark.parametrize("name", ["demo.yaml", "diffiqa.yaml"])
+@pytest.mark.parametrize("name", ["demo.yaml", "diffiqa.yaml", "own.yaml"])
 def test_shipped_configurations_are_valid_and_explain_themselves(name):
     assert load_config([ROOT / "configs" / name]).run == name.removesuffix(".yaml")
     header = (ROOT / "configs" / name).read_text(encoding="utf-8").split("run:")[0]
