@@ -146,13 +146,13 @@ def open_stage(
         ConfigError: there is work with another fingerprint and `replace` is off; the message
             names what changed.
     """
-    hold(state)
     identity = {
         **_own_identity(spec, run),
         "shard": shard,
         "inputs": {_relative(path, run.root): _input_digest(path) for path in inputs},
     }
     fingerprint = digest(identity)
+    hold(state)  # only once the inputs are there: a refused stage leaves nothing behind
     opened = StageRun(manifest, state, identity, _fingerprint=fingerprint)
     if manifest.is_file() and read_json(manifest).get("fingerprint") == fingerprint:
         opened.is_complete = True

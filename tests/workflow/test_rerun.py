@@ -13,8 +13,8 @@ EVERYTHING = {"crop", "degrade_plan", "enhancer_base", "enhancer_train", *AFTER_
 ROWS = [
     ("seed", 99, EVERYTHING),
     ("crop.min_grey_std", 1.5, EVERYTHING),
-    ("plan.steps", [4, 9], {"degrade_plan", *AFTER_PLAN}),
-    ("degrade.preset", "diffiqa-released", {"degrade_plan", *AFTER_PLAN}),
+    ("plan.steps_max", 5, {"degrade_plan", *AFTER_PLAN}),
+    ("degrade.preset", "realesrgan", {"degrade_plan", *AFTER_PLAN}),
     ("enhancer.base.unet.steps", 3, {"enhancer_base", *AFTER_BASE}),
     ("enhancer.train.steps", 3, AFTER_BASE),
     ("enhancer.sample.pixel_rounding", "truncate", AFTER_ENHANCER),
