@@ -103,6 +103,7 @@ def squeue(columns: str) -> list[list[str]]:
     return [line.split("|") for line in shown.stdout.splitlines()]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(1500)
 def test_the_smoke_run_through_slurm(cluster, tmp_path, photo_folder):
     """Real stages; what comes after sampling goes as one job, as it may on a busy cluster."""
@@ -127,6 +128,7 @@ def test_the_smoke_run_through_slurm(cluster, tmp_path, photo_folder):
     assert {call.devices for call in interposed.calls("crop run")} == {"none"}
 
 
+@pytest.mark.slow
 def test_times_come_from_the_plan(cluster):
     """The jobs of the run before: their limits are the predicted ones, not the profile's."""
     limits = {job: limit for job, limit in squeue("%k|%l") if "enhancer_sample" in job}
