@@ -44,7 +44,7 @@ def test_the_report_is_one_self_contained_file(finished_run):
     assert (
         "<html" in page and 'src="http' not in page and 'href="http' not in page.split("<body")[0]
     )
-    assert "ynthetic" in page
+    assert "SYNTHETIC LABELS" in page
 
 
 def test_every_stage_runs_alone_and_says_that_it_is_done(finished_run):
