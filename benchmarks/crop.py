@@ -1,6 +1,6 @@
 """Cropping against the least work there is: OpenCV decodes a photograph and encodes its crops.
 
-Run: python benchmarks/crop.py [--photographs 6]. Photographs of 6 megapixels, JPEG and PNG; one
+Run: python -m benchmarks.crop [--photographs 6]. Photographs of 6 megapixels, JPEG and PNG; one
 thread and one process each, CPU time, interleaved. The contender encodes the same pixels
 with OpenCV's own PNG defaults.
 """
