@@ -26,6 +26,14 @@ def hold(state: Path) -> None:
     if path in _held or os.environ.get("RANK", "0") != "0":
         return
     path.parent.mkdir(parents=True, exist_ok=True)
+    handle = _wait_for(path, state)
+    while not _is_still(path, handle):  # its last holder removed the file while we waited
+        os.close(handle)
+        handle = _wait_for(path, state)
+    _held[path] = handle
+
+
+def _wait_for(path: Path, state: Path) -> int:
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     is_told = False
     while not _try_lock(handle):
@@ -33,7 +41,15 @@ def hold(state: Path) -> None:
             _log.info("another process works on %s; waiting until it ends", state)
         is_told = True
         time.sleep(_POLL_S)
-    _held[path] = handle
+    return handle
+
+
+def _is_still(path: Path, handle: int) -> bool:
+    """Whether the path names the file that is open."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(handle))
+    except FileNotFoundError:
+        return False
 
 
 def release(state: Path) -> None:

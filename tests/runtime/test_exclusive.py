@@ -1,3 +1,5 @@
+import fcntl
+import os
 import subprocess
 import sys
 import time
@@ -56,3 +58,20 @@ def test_only_the_first_process_of_a_training_holds(tmp_path, monkeypatch):
     monkeypatch.setenv("RANK", "1")
     hold(tmp_path / ".state")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_who_waited_for_a_removed_lock_waits_for_the_new_one(tmp_path):
+    state, lock = tmp_path / ".state", tmp_path / ".state.lock"
+    old = os.open(lock, os.O_RDWR | os.O_CREAT)
+    fcntl.lockf(old, fcntl.LOCK_EX)
+    waiting = holder(state, 0)
+    time.sleep(1.5)
+    lock.unlink()
+    third = holder(state, 60)
+    assert third.stdout.readline() == b"held\n"
+    os.close(old)
+    time.sleep(1.5)
+    assert waiting.poll() is None, "two processes hold the same stage"
+    third.kill()
+    third.wait()
+    assert waiting.wait(timeout=30) == 0
