@@ -1,5 +1,6 @@
 """Files that exist whole or not at all: written under a temporary name, then renamed."""
 
+import glob
 import hashlib
 import json
 import os
@@ -32,6 +33,13 @@ def atomic_file(path: str | Path, *, mode: str = "wb") -> Iterator[IO[Any]]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def remove_leftovers(path: str | Path) -> None:
+    """Remove what killed processes left of `path`; only for who alone may write it."""
+    target = Path(path)
+    for leftover in target.parent.glob(f".{glob.escape(target.name)}.*.tmp"):
+        leftover.unlink(missing_ok=True)
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:

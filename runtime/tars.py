@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtime.atomic import atomic_file
+from runtime.atomic import atomic_file, remove_leftovers
 from runtime.errors import DataError
 
 KEY_PATTERN = re.compile(r"[a-z0-9_-]+")
@@ -64,6 +64,7 @@ def write_tar(
     names: set[str] = set()
     keys: set[str] = set()
     last_key = ""
+    remove_leftovers(path)
     with (
         atomic_file(path) as handle,
         tarfile.open(fileobj=handle, mode="w", format=tarfile.USTAR_FORMAT) as tar,

@@ -1,6 +1,10 @@
 """`python -m degrade plan | apply | preview`."""
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import cv2
@@ -17,6 +21,7 @@ from runtime.images import decode_png, encode_png
 from runtime.tables import write_table
 from runtime.tars import iter_samples, write_tar
 
+REPOSITORY = Path(__file__).resolve().parents[2]
 SIZE_PX = 96
 CROPS = [(f"s-photo-x{index}y0", 512) for index in range(40)]
 
@@ -240,3 +245,25 @@ def test_preview_says_what_is_wrong(tmp_path, photo_u8, capsys):
     assert "a preview needs 96" in capsys.readouterr().err
     assert main(["preview", str(photo), "--preset", "no", "--out", out]) == 2
     assert not Path(out).exists()
+
+
+def test_killed_apply_starts_anew_and_gives_the_same_bytes(tmp_path, photo_u8):
+    whole, killed = tmp_path / "a" / "run", tmp_path / "b" / "run"
+    for folder in (whole, killed):
+        write_run(folder, photo_u8, shards=1, workers=2, per_reference=60)
+        assert run(folder, "plan") == 0
+    assert run(whole, "apply", "--shard", "0") == 0
+    config = str(killed / "config.resolved.json")
+    command = [sys.executable, "-m", "degrade", "apply", "--config", config, "--shard", "0"]
+    process = subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < deadline:
+        if any(path.stat().st_size for path in killed.glob("degraded/.*.tmp")):
+            break  # the tar is being written
+        time.sleep(0.005)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL, "ended before it was killed"
+    assert degraded(killed) == {}
+    assert run(killed, "apply", "--shard", "0") == 0
+    assert degraded(killed) == degraded(whole)
+    assert not list(killed.glob("degraded/.*.tmp")), "what the killed process left is gone"

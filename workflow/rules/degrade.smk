@@ -28,6 +28,7 @@ rule degrade_apply:
         ROOT / "logs/degrade_apply-{shard}.log",
     benchmark:
         ROOT / "benchmarks/degrade_apply-{shard}.tsv"
+    threads: CONFIG.degrade.workers or CORES
     resources:
         runtime=lambda wildcards, input: degrade_minutes(
             Path(input.plan), int(wildcards.shard)
