@@ -18,7 +18,7 @@ from report.labels import Parameter, columns_by, counts_of, labelled_tests, para
 from report.pairs import Pair, data_uri, draw_pairs
 from report.stages import StageCounts, stage_counts
 from report.tables import accuracy_of_ours, figures, results
-from report.timings import duration, sampling_devices, timings
+from report.timings import duration, sampling, sampling_devices, timings
 from runtime.images import decode_png
 from runtime.settings import RunSettings
 
@@ -91,6 +91,7 @@ def page_values(run: RunSettings, settings: ReportConfig) -> dict[str, Any]:
         "figures": figures(root),
         "timings": times,
         "devices": sampling_devices(root),
+        "sampling": sampling(root),
         "timing_bars": _timing_bars(times),
         "total_s": sum(timing.wall_s for timing in times),
         "device_hours": sum(timing.device_hours for timing in times),
@@ -111,16 +112,17 @@ def _tiles(
     made = {stage.name: stage.made for stage in stages}
     tiles = []
     for text, stage in (("reference crops", "crop run"), ("test images", "enhancer sample")):
-        found = made.get(stage)
-        if found:
-            tiles.append((svg.number(found[0]), text))
+        flow = made.get(stage)
+        if flow:
+            tiles.append((svg.number(flow[0]), text))
     if tests.height:
         tiles.append((svg.number(tests.height), "labelled images"))
     if about.get("alpha"):
         tiles.append((f"{about['alpha']['value']:.2f}", f"Krippendorff's {_ALPHA}"))
-    best = accuracy_of_ours(root)
-    if best:
-        tiles.append((best, "A-FINE accuracy"))
+    found = accuracy_of_ours(root)
+    if found:
+        interval = f", interval {found.interval}" if found.interval else ""
+        tiles.append((found.percent, f"A-FINE accuracy ({found.pairs} pairs{interval})"))
     return tiles
 
 

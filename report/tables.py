@@ -12,7 +12,6 @@ _HEADINGS = {
     "table3": "Accuracy on SRIQA-Bench, percent of pairs (layout of the paper's Table 3)",
 }
 _OURS = "a-fine"
-_AVERAGES = ("DiffIQA Average", "Average")
 
 
 @dataclass(frozen=True)
@@ -40,14 +39,41 @@ def results(root: Path) -> list[Result]:
     return sorted((r for r in found if r.header), key=lambda result: not result.is_main)
 
 
-def accuracy_of_ours(root: Path) -> str:
-    """Return the average accuracy of A-FINE on this run's own pairs, as text; "" if not known."""
-    for result in results(root):
-        column = next((result.header.index(n) for n in _AVERAGES if n in result.header), None)
-        for row in result.rows:
-            if column is not None and row[0].lower().startswith(_OURS):
-                return f"{row[column]} %"
-    return ""
+@dataclass(frozen=True)
+class OwnAccuracy:
+    """Accuracy of A-FINE over all pairs of this run's own test split.
+
+    Attributes:
+        percent: the accuracy, as text.
+        interval: its confidence interval by content, as text; "" if there is none.
+        pairs: number of pairs.
+    """
+
+    percent: str
+    interval: str
+    pairs: str
+
+
+def accuracy_of_ours(root: Path) -> OwnAccuracy | None:
+    """Read the average accuracy of A-FINE on this run's own pairs; None if not evaluated."""
+    path = root / "afine/tables/accuracy.csv"
+    if not path.is_file():
+        return None
+    with open(path, encoding="utf-8", newline="") as handle:
+        rows = [
+            row for row in csv.DictReader(handle)
+            if row.get("method", "").lower().startswith(_OURS)
+            and (row.get("set"), row.get("group")) == ("diffiqa", "Average")
+        ]  # fmt: skip
+    if not rows:
+        return None
+    value, low, high = (_number(rows[0].get(name) or "") for name in ("accuracy", "low", "high"))
+    if value is None:
+        return None
+    interval = ""
+    if low is not None and high is not None:
+        interval = f"{100 * low:.0f} to {100 * high:.0f} %"
+    return OwnAccuracy(f"{100 * value:.1f} %", interval, rows[0].get("pairs", ""))
 
 
 def _result(path: Path) -> Result:

@@ -62,6 +62,60 @@ def sampling_devices(root: Path) -> list[str]:
     return sorted({str(row["device"]) for row in rows if row.get("device")})
 
 
+@dataclass(frozen=True)
+class Sampling:
+    """What the sampling shards measured of themselves, over all of their runs.
+
+    Attributes:
+        images: finished images.
+        steps: denoising steps of one image.
+        device_hours: wall-clock hours of all runs, one device each.
+        images_per_s: images a second of one device.
+        steps_per_s: steps a second of one device.
+        occupancy: share of the slots of all network calls that held an image.
+        flops_per_s: useful floating-point operations a second, 0 if not known.
+        peak_share: their share of the device's measured peak, None if not measured.
+    """
+
+    images: int
+    steps: int
+    device_hours: float
+    images_per_s: float
+    steps_per_s: float
+    occupancy: float
+    flops_per_s: float
+    peak_share: float | None
+
+
+def sampling(root: Path) -> Sampling | None:
+    """Sum what `enhancer sample` wrote at the end of each run of a shard; None before the first."""
+    rows = [
+        row
+        for path in sorted(root.glob("samples/metrics/*.jsonl"))
+        for row in read_metrics(path)
+        if row.get("event") == "summary" and _number(row.get("elapsed_s")) > 0
+    ]
+    if not rows:
+        return None
+    images, steps, seconds = (
+        sum(_number(row.get(name)) for row in rows) for name in ("images", "steps", "elapsed_s")
+    )
+    offered = sum(_number(r.get("steps")) / max(_number(r.get("occupancy")), 1e-9) for r in rows)
+    work = sum(_number(row.get("flops_per_s")) * _number(row["elapsed_s"]) for row in rows)
+    peaks = [(_number(r.get("peak_flops_per_s")), _number(r["elapsed_s"])) for r in rows]
+    possible = sum(peak * elapsed_s for peak, elapsed_s in peaks)
+    return Sampling(
+        images=round(images),
+        steps=round(steps),
+        device_hours=seconds / 3600,
+        images_per_s=images / seconds,
+        steps_per_s=steps / seconds,
+        occupancy=steps / offered if offered else 0.0,
+        flops_per_s=work / seconds,
+        peak_share=work / possible if all(peak for peak, _ in peaks) else None,
+    )
+
+
 def _add(timing: Timing, row: Mapping[str, Any], devices: int) -> None:
     wall_s = _number(row.get("s"))
     timing.jobs += 1

@@ -10,8 +10,8 @@ from report.agreement import agreement
 from report.curves import trainings
 from report.labels import counts_of, labelled_tests, parameters
 from report.stages import stage_counts
-from report.tables import accuracy_of_ours, results
-from report.timings import duration, timings
+from report.tables import OwnAccuracy, accuracy_of_ours, results
+from report.timings import duration, sampling, timings
 
 
 def test_stages_sum_over_shards_and_name_reasons(finished: Path) -> None:
@@ -121,7 +121,20 @@ def test_tables_drop_empty_columns_and_mark_the_best(finished: Path) -> None:
     assert "TID2013" not in table2.header
     assert table2.best == ("", "71.4", "100.0", "76.6")
     assert not accuracy.is_main
-    assert accuracy_of_ours(finished.parent) == "76.6 %"
+    found = accuracy_of_ours(finished.parent)
+    assert found == OwnAccuracy("76.6 %", "70 to 82 %", "310")
+
+
+def test_sampling_is_summed_over_shards(finished: Path, tmp_path: Path) -> None:
+    assert sampling(tmp_path) is None
+    found = sampling(finished.parent)
+    assert found is not None
+    assert (found.images, found.steps) == (120, 6000)
+    assert found.images_per_s == pytest.approx(2.0)
+    assert found.occupancy == pytest.approx(6000 / 9000)  # 3,000 of 3,000 and of 6,000 places
+    assert found.flops_per_s == pytest.approx(2e9)
+    assert found.peak_share == pytest.approx(0.25)
+    assert found.device_hours == pytest.approx(1 / 60)
 
 
 def test_timings_by_rule(finished: Path) -> None:
