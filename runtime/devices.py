@@ -159,12 +159,27 @@ def _lock_folder(variables: Mapping[str, str]) -> Path:
     return folder
 
 
-def exec_with_lease(count: int, jobs_per_device: int, command: Sequence[str]) -> None:
-    """Lease devices, then become `command`; does not return."""
+def take_devices(count: int, jobs_per_device: int = 1) -> int:
+    """Lease devices and show only them to this process; returns how many it may use, 0 on a CPU."""
     devices = lease_devices(count, jobs_per_device=jobs_per_device)
     if devices is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(devices)
         _log.info("leased device %s", ",".join(devices))
+    return len(visible_devices(os.environ)) if count > 0 else 0
+
+
+def exec_with_lease(count: int, jobs_per_device: int, command: Sequence[str]) -> None:
+    """Lease devices, then become `command`; does not return."""
+    take_devices(count, jobs_per_device)
+    become(command)
+
+
+def become(command: Sequence[str]) -> None:
+    """Replace this process by a command; does not return.
+
+    Raises:
+        ResourceError: it cannot be started.
+    """
     try:
         os.execvp(command[0], list(command))
     except OSError as error:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from afine.config import AfineConfig
 from annotation_import.config import AnnotationsConfig
@@ -31,11 +31,25 @@ class SchedulingConfig(Section):
     """How many devices jobs take; changing any of it reruns nothing."""
 
     enhancer_train_gpus: int = speed_field(
-        1, ge=1, description="Devices of one machine that train the enhancer (paper: 8)."
+        1, ge=1, description="Devices that train the enhancer (paper: 8)."
+    )
+    enhancer_train_nodes: int = speed_field(
+        1, ge=1, description="Machines that these devices are on; more than one needs SLURM."
     )
     afine_train_gpus: int = speed_field(
-        1, ge=1, description="Devices of one machine that train A-FINE (paper: 4)."
+        1, ge=1, description="Devices that train A-FINE (paper: 4)."
     )
+    afine_train_nodes: int = speed_field(
+        1, ge=1, description="Machines that these devices are on; more than one needs SLURM."
+    )
+
+    @model_validator(mode="after")
+    def _devices_divide(self) -> "SchedulingConfig":
+        for name in ("enhancer_train", "afine_train"):
+            gpus, nodes = getattr(self, f"{name}_gpus"), getattr(self, f"{name}_nodes")
+            if gpus % nodes:
+                raise ValueError(f"{name}_gpus {gpus} is not a multiple of {name}_nodes {nodes}")
+        return self
 
 
 class RunConfig(Section):

@@ -3,6 +3,7 @@
 A dry run skips this, so that a configuration can be planned on a machine without the data.
 """
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -43,6 +44,12 @@ def missing_inputs(config: RunConfig) -> Iterator[str]:
     for key, path in _named_paths(config):
         if path is not None and not Path(path).expanduser().exists():
             yield f"{key}: '{path}' not found; correct the path, or leave the setting out"
+    nodes = max(config.scheduling.enhancer_train_nodes, config.scheduling.afine_train_nodes)
+    if nodes > 1 and shutil.which("srun") is None:
+        yield (
+            f"scheduling: a training on {nodes} nodes needs SLURM, but there is no 'srun'; run on "
+            "a cluster with --workflow-profile workflow/profiles/slurm, or set the nodes to 1"
+        )
     base = str(config.enhancer.base_model)
     if base != "train" and is_path_like(base) and not Path(base, "unet").is_dir():
         yield (

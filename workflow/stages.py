@@ -1,5 +1,8 @@
 """The specs of all stages under one name each, as the rules use them."""
 
+import shlex
+from pathlib import Path
+
 from afine.config import EVALUATE, TRAIN_PHASES, TRIPLETS
 from annotation_import.config import IMPORT, SIMULATE
 from crop.config import CROP
@@ -24,15 +27,23 @@ __all__ = [
     "TRAIN_PHASES",
     "TRIPLETS",
     "launch_command",
+    "node_resources",
 ]
 
 
-def launch_command(gpus: int) -> str:
-    """How a training stage is started on `gpus` devices of one machine."""
-    if gpus <= 1:
-        return "python -m"
-    # every flag is given, so that no accelerate configuration file of the user's changes the run
-    flags = f"--num_processes {gpus} --num_machines 1 --mixed_precision no --dynamo_backend no"
-    # the leased devices and a free port, so that two trainings can share a machine; accelerate
-    # starts one process only where it finds one device or none (the total batch is the same)
-    return f"accelerate launch {flags} --gpu_ids all --main_process_port 0 -m"
+_PROFILES = Path(__file__).resolve().parent / "profiles"
+
+
+def launch_command(gpus: int, nodes: int, *, is_on_cluster: bool) -> str:
+    """How a training stage is started on `gpus` devices of one machine, or of several by SLURM."""
+    each_node = "srun --ntasks-per-node=1 --kill-on-bad-exit=1 " if nodes > 1 else ""
+    profile = _PROFILES / ("slurm" if is_on_cluster else "default")
+    return (
+        f"{each_node}python -m runtime launch --gpus {gpus} --nodes {nodes} "
+        f"--accelerate-config {shlex.quote(str(profile / 'accelerate.yaml'))} --"
+    )
+
+
+def node_resources(nodes: int) -> dict[str, int | str]:
+    """What a training asks of SLURM: its nodes, and to start the command on each by itself."""
+    return {"nodes": nodes} if nodes == 1 else {"nodes": nodes, "tasks": nodes, "mpi": "srun"}

@@ -146,9 +146,10 @@ class _Session:
                     done % config.validation.every == 0 or done == config.steps
                 ):
                     self._validate(watch, done)
-                if stop.is_requested or done % config.checkpoint_every == 0 or done == last:
+                is_stopped = trainer.any_process(stop.is_requested)
+                if is_stopped or done % config.checkpoint_every == 0 or done == last:
                     self._save(trainer, stage.state, done)
-                if stop.is_requested and done < last:
+                if is_stopped and done < last:
                     raise PreemptedError(
                         f"enhancer train: asked to stop after step {done}; a rerun goes on there"
                     )
@@ -190,6 +191,7 @@ class _Session:
         return int(checkpoint["step"])
 
     def _save(self, trainer: Trainer, state: Path, done: int) -> None:
+        trainer.check_processes_agree(done)
         if self._accelerator.is_main_process:
             values = {**trainer.state(), "rejected": self._rejections.rows}
             save_checkpoint(state, done, values, keep=self._config.keep_checkpoints)

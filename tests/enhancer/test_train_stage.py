@@ -17,11 +17,14 @@ from enhancer import load_nets
 from enhancer.train.checkpointing import list_checkpoints, load_newest, save_checkpoint
 from enhancer.train.stage import run_train
 from runtime.errors import ConfigError, DataError
+from runtime.launch import one_node_command
 from runtime.metrics import read_metrics
 from runtime.settings import RunSettings
 from tests.enhancer.conftest import MakeRun
+from workflow.stages import launch_command
 
 ROOT = Path(__file__).resolve().parents[2]
+ACCELERATE = ROOT / "workflow/profiles/default/accelerate.yaml"
 
 
 @pytest.fixture(autouse=True)
@@ -183,15 +186,13 @@ def test_accumulation_steps_once_and_equals_the_whole_batch(make_run: MakeRun) -
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
-def launch(run: RunSettings, processes: int) -> None:
+def launch(run: RunSettings, processes: int, *flags: str) -> "subprocess.CompletedProcess[str]":
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    subprocess.run(
-        [
-            sys.executable, "-m", "accelerate.commands.launch", "--cpu",
-            "--num_processes", str(processes), "--num_machines", "1", "--mixed_precision", "no",
-            "--dynamo_backend", "no", "--main_process_port", "0", "-m", *command(run),
-        ],
-        cwd=run.root, env=environment, check=True, capture_output=True, timeout=300,
+    child = ["tests.enhancer.rank_child", str(run.path), str(run.root), *flags]
+    _, *command = one_node_command(processes, ACCELERATE, child)  # as the rules start it
+    return subprocess.run(
+        [sys.executable, "-m", "accelerate.commands.accelerate_cli", *command],
+        cwd=run.root, env=environment, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
 
 
@@ -200,7 +201,11 @@ def test_two_processes_equal_one_with_the_same_total_batch(make_run: MakeRun) ->
     one = make_run("one", **settings)
     two = make_run("two", **settings)
     run_train(one)
-    launch(two, 2)
+    done = launch(two, 2)
+    assert done.returncode == 0, done.stderr[-2000:]
+    own, other = (torch.load(two.root / f"step-3-rank-{rank}.pt") for rank in (0, 1))
+    assert own.keys() == other.keys()
+    assert all(torch.equal(own[name], other[name]) for name in own), "the ranks' weights differ"
     first, second = weights(one), weights(two)
     for name in first:
         torch.testing.assert_close(first[name], second[name], rtol=0, atol=2e-4)
@@ -213,6 +218,50 @@ def test_two_processes_equal_one_with_the_same_total_batch(make_run: MakeRun) ->
         for run in (one, two)
     ]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+SRUN = """#!/bin/sh
+# one task on each of two nodes, both of them this machine
+shift 2
+SLURM_NODEID=0 "$@" & first=$!
+SLURM_NODEID=1 "$@" || exit
+wait $first
+"""
+
+
+def test_two_nodes_equal_one_process_with_the_same_total_batch(
+    make_run: MakeRun, tmp_path: Path
+) -> None:
+    settings = {"batch_size": 4, "steps": 2, "micro_batch_size": 1}
+    one = make_run("one", **settings)
+    two = make_run("two", **settings)
+    run_train(one)
+    binaries = tmp_path / "bin"
+    binaries.mkdir()
+    for name, text in (("srun", SRUN), ("scontrol", "#!/bin/sh\necho 127.0.0.1\n")):
+        (binaries / name).write_text(text)
+        (binaries / name).chmod(0o755)
+    command = f"{launch_command(2, 2, is_on_cluster=True)} enhancer train --config {two.path}"
+    environment = {
+        **os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT),
+        "PATH": os.pathsep.join([str(binaries), str(Path(sys.executable).parent), os.defpath]),
+        "SLURM_STEP_NUM_NODES": "2", "SLURM_JOB_ID": str(os.getpid()), "SLURM_JOB_NODELIST": "here",
+    }  # fmt: skip
+    done = subprocess.run(
+        command, shell=True, env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    first, second = weights(one), weights(two)
+    for name in first:
+        torch.testing.assert_close(first[name], second[name], rtol=0, atol=2e-4)
+
+
+def test_processes_that_drift_apart_are_stopped(make_run: MakeRun) -> None:
+    run = make_run(batch_size=2, steps=4, checkpoint_every=2)
+    done = launch(run, 2, "diverge")
+    assert done.returncode != 0
+    assert "2 processes have different weights after step 2" in done.stderr
+    assert list_checkpoints(run.root / "enhancer/.state") == []
 
 
 def test_other_settings_are_refused_and_named(make_run: MakeRun) -> None:

@@ -1,6 +1,10 @@
 """A-FINE: triplets, the three training phases, evaluation."""
 
-AFINE_LAUNCH = stages.launch_command(CONFIG.scheduling.afine_train_gpus)
+AFINE_LAUNCH = stages.launch_command(
+    CONFIG.scheduling.afine_train_gpus,
+    CONFIG.scheduling.afine_train_nodes,
+    is_on_cluster=workflow.remote_exec,
+)
 
 
 rule afine_triplets:
@@ -35,12 +39,12 @@ rule afine_train:
     retries: RETRIES
     threads: CORES
     resources:
+        **stages.node_resources(CONFIG.scheduling.afine_train_nodes),
         gpu=CONFIG.scheduling.afine_train_gpus,
     params:
         key=lambda wildcards: stage_key(stages.TRAIN_PHASES[int(wildcards.phase)], RUN),
         config=CONFIG_FILE,
     shell:
-        "python -m runtime lease --gpus {resources.gpu} -- "
         "{AFINE_LAUNCH} afine train --config {params.config} --phase {wildcards.phase} --replace --log {log}"
 
 

@@ -2,7 +2,11 @@
 
 IS_BASE_TRAINED = CONFIG.enhancer.base_model == "train"
 BASE = ROOT / "base/manifest.json" if IS_BASE_TRAINED else []
-TRAIN_LAUNCH = stages.launch_command(CONFIG.scheduling.enhancer_train_gpus)
+TRAIN_LAUNCH = stages.launch_command(
+    CONFIG.scheduling.enhancer_train_gpus,
+    CONFIG.scheduling.enhancer_train_nodes,
+    is_on_cluster=workflow.remote_exec,
+)
 
 
 rule enhancer_base:
@@ -38,12 +42,12 @@ rule enhancer_train:
     retries: RETRIES
     threads: CORES
     resources:
+        **stages.node_resources(CONFIG.scheduling.enhancer_train_nodes),
         gpu=CONFIG.scheduling.enhancer_train_gpus,
     params:
         key=stage_key(stages.TRAIN, RUN),
         config=CONFIG_FILE,
     shell:
-        "python -m runtime lease --gpus {resources.gpu} -- "
         "{TRAIN_LAUNCH} enhancer train --config {params.config} --replace --log {log}"
 
 
