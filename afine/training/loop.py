@@ -9,7 +9,7 @@ import json
 import logging
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +37,10 @@ class Trainer(Protocol):
         ...
 
     def validate(self) -> Mapping[str, float]:
-        """Measure on the validation split; `accuracy`, if there, chooses the best weights."""
+        """Measure on the validation split; `accuracy`, if there, chooses the best weights.
+
+        The same on every process that runs the loop.
+        """
         ...
 
     def state(self) -> State:
@@ -67,6 +70,7 @@ class LoopPlaces:
         metrics: `metrics.jsonl` of the stage.
         tensorboard: folder of the scalars.
         is_main: whether this process writes.
+        any_process: whether a flag is set on any of the processes that run the loop.
     """
 
     name: str
@@ -74,6 +78,7 @@ class LoopPlaces:
     metrics: Path
     tensorboard: Path
     is_main: bool = True
+    any_process: Callable[[bool], bool] = bool
 
 
 def run_loop(
@@ -114,7 +119,7 @@ def run_loop(
                         "measures": dict(last),
                         "weights": trainer.weights(),
                     }
-            is_stopping = bool(stop) or iteration - done == limit
+            is_stopping = places.any_process(bool(stop)) or iteration - done == limit
             if is_stopping or iteration % settings.checkpoint_every == 0:
                 _save(trainer, places, iteration, best)
             if is_stopping and iteration < iterations:

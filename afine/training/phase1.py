@@ -7,9 +7,12 @@ All gradients are averaged over the processes, the backbone's too.
 
 from collections.abc import Mapping
 from contextlib import nullcontext
+from dataclasses import replace as replace_fields
+from functools import partial
 from typing import Any
 
 import torch
+from accelerate.utils import broadcast_object_list
 from torch import Tensor
 
 from afine.backbone import TrunkShape
@@ -29,6 +32,7 @@ from afine.training.order import GroupedOrder, RandomOrder
 from afine.training.session import Session, open_session
 from afine.weights import backbone_shape, is_afine_file, load, load_backbone, save
 from runtime.errors import ConfigError
+from runtime.ranks import any_rank, check_ranks_agree
 from runtime.seeds import item_seed
 from runtime.settings import RunSettings
 
@@ -41,7 +45,8 @@ def run_phase1(run: RunSettings, *, replace: bool = False, limit: int | None = N
     settings = session.settings.phase1
     model = start_model(session.settings.model, seed=run.seed)
     trainer = Phase1Trainer(model, session)
-    facts = run_loop(trainer, settings, settings.iterations, session.places(), limit=limit)
+    places = replace_fields(session.places(), any_process=partial(any_rank, session.accelerator))
+    facts = run_loop(trainer, settings, settings.iterations, places, limit=limit)
     if session.accelerator.is_main_process:
         file = session.folder / "model.safetensors"
         save(model, file)
@@ -155,11 +160,13 @@ class Phase1Trainer:
                 limit=self.settings.micro_images,
                 device=self._session.device,
             )
-        self._accelerator.wait_for_everyone()
-        return measures
+        shared = [measures]
+        broadcast_object_list(shared)
+        return shared[0]
 
     def state(self) -> dict[str, Any]:
         """Weights and moments."""
+        check_ranks_agree(self._accelerator, self._net.state_dict(), where="afine train, phase 1")
         return {"net": self._net.state_dict(), "optimizer": self._optimizer.state_dict()}
 
     def restore(self, state: dict[str, Any]) -> None:

@@ -1,13 +1,11 @@
 """What every phase starts from: device, processes, tables, pixels, the phase's folders."""
 
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 
 import polars as pl
 import torch
 from accelerate import Accelerator
-from accelerate.utils import InitProcessGroupKwargs
 
 from afine.config import TRAIN_PHASES, AfineConfig
 from afine.pixels import ImageStore, set_folders
@@ -16,6 +14,7 @@ from afine.training.loop import LoopPlaces
 from afine.training.order import GroupedOrder, RandomOrder, group_rows, repeated_rows
 from afine.triplets.tables import read_images, read_triplets
 from runtime.errors import DataError
+from runtime.ranks import patience
 from runtime.settings import RunSettings
 from runtime.stage import StageRun, open_stage
 from runtime.torch_device import use_threads
@@ -100,9 +99,7 @@ def open_session(run: RunSettings, phase: int, *, replace: bool) -> Session:
     """Open a phase; the main process first, so that the others find its record."""
     settings = run.section("afine", AfineConfig)
     use_threads(settings.cpu_threads)
-    # the others wait while the main process fits phases 2 and 3, longer than the usual 10 minutes
-    patience = InitProcessGroupKwargs(timeout=timedelta(days=7))
-    accelerator = Accelerator(cpu=not torch.cuda.is_available(), kwargs_handlers=[patience])
+    accelerator = Accelerator(cpu=not torch.cuda.is_available(), kwargs_handlers=[patience()])
     inputs = check_inputs(run, phase)
     with accelerator.main_process_first():
         stage = open_stage(

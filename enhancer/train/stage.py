@@ -34,6 +34,7 @@ from enhancer.train.trainer import Trainer, divide_batch, learning_rate
 from enhancer.train.watch import Watch
 from runtime.errors import DataError, PipelineError, PreemptedError
 from runtime.progress import Progress
+from runtime.ranks import any_rank, patience
 from runtime.seeds import item_seed
 from runtime.settings import RunSettings
 from runtime.stage import Rejections, StageRun, open_stage
@@ -61,7 +62,9 @@ def run_train(
     base = base_folder(run)
     use_threads(config.threads or _own_cores())
     accelerator = Accelerator(
-        cpu=not torch.cuda.is_available(), mixed_precision=config.mixed_precision
+        cpu=not torch.cuda.is_available(),
+        mixed_precision=config.mixed_precision,
+        kwargs_handlers=[patience()],
     )
     if not accelerator.is_main_process:
         logging.getLogger().setLevel(logging.WARNING)
@@ -146,7 +149,7 @@ class _Session:
                     done % config.validation.every == 0 or done == config.steps
                 ):
                     self._validate(watch, done)
-                is_stopped = trainer.any_process(stop.is_requested)
+                is_stopped = any_rank(accelerator, stop.is_requested)
                 if is_stopped or done % config.checkpoint_every == 0 or done == last:
                     self._save(trainer, stage.state, done)
                 if is_stopped and done < last:
@@ -191,7 +194,7 @@ class _Session:
         return int(checkpoint["step"])
 
     def _save(self, trainer: Trainer, state: Path, done: int) -> None:
-        trainer.check_processes_agree(done)
+        trainer.check_ranks_agree(done)
         if self._accelerator.is_main_process:
             values = {**trainer.state(), "rejected": self._rejections.rows}
             save_checkpoint(state, done, values, keep=self._config.keep_checkpoints)

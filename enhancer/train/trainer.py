@@ -1,6 +1,5 @@
 """The training loop: one optimizer step after another, on one or many processes."""
 
-import hashlib
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +15,8 @@ from enhancer.averaging import WeightAverage
 from enhancer.config import TrainConfig
 from enhancer.train.loader import Batch, Layout
 from enhancer.train.objective import Enhancer, LatentEncoder, draw_noise, per_example_loss
-from runtime.errors import ConfigError, DataError, PipelineError
+from runtime.errors import ConfigError, DataError
+from runtime.ranks import check_ranks_agree
 
 _log = logging.getLogger(__name__)
 
@@ -62,15 +62,6 @@ def make_optimizer(
         eps=config.epsilon,
         weight_decay=config.weight_decay,
     )
-
-
-def weights_digest(weights: Mapping[str, Tensor]) -> int:
-    """A number below 2**63 that changes with any bit of any weight or its name."""
-    content = hashlib.sha256()
-    for name, value in weights.items():
-        content.update(name.encode())
-        content.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-    return int.from_bytes(content.digest()[:8], "big") >> 1
 
 
 class Trainer:
@@ -136,28 +127,11 @@ class Trainer:
             self.average.update()
         return torch.cat(losses), torch.cat(timesteps), norm
 
-    def any_process(self, flag: bool) -> bool:
-        """Whether the flag is set on any process, so that all of them do the same."""
-        if self._accelerator.num_processes == 1:
-            return flag
-        own = torch.tensor([float(flag)], device=self._accelerator.device)
-        return bool(self._accelerator.gather(own).sum() > 0)
-
-    def check_processes_agree(self, step: int) -> None:
-        """Compare the trained weights of all processes, bit by bit.
-
-        Raises:
-            PipelineError: they differ, so some module's gradients were not synchronised.
-        """
-        if self._accelerator.num_processes == 1:
-            return
-        own = torch.tensor([weights_digest(self.trained)], device=self._accelerator.device)
-        digests = self._accelerator.gather(own).tolist()
-        if len(set(digests)) > 1:
-            raise PipelineError(
-                f"enhancer train: the {len(digests)} processes have different weights after step "
-                f"{step}; this is a bug: earlier checkpoints are good, please report it"
-            )
+    def check_ranks_agree(self, step: int) -> None:
+        """Compare the trained weights of all processes, bit by bit; see `runtime.ranks`."""
+        check_ranks_agree(
+            self._accelerator, self.trained, where=f"enhancer train, after step {step}"
+        )
 
     def state(self) -> dict[str, Any]:
         """Everything that going on needs, on the CPU or as it is saved by torch."""

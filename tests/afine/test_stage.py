@@ -1,6 +1,7 @@
 """The stage end to end on a small run: files, resuming, rerunning, refusals."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,8 +15,12 @@ import afine
 from afine.__main__ import main
 from afine.training import loop
 from runtime.errors import ConfigError, DataError, PreemptedError
+from runtime.launch import one_node_command
 from runtime.metrics import read_metrics
 from runtime.settings import RunSettings
+
+ROOT = Path(__file__).parents[2]
+ACCELERATE = ROOT / "workflow/profiles/default/accelerate.yaml"
 
 
 def train(run: RunSettings, *phases: int, **options: object) -> None:
@@ -262,17 +267,19 @@ def test_bfloat16_and_paper_options_train(make_run):
     )
 
 
-@pytest.mark.slow
 def test_two_processes_train_what_one_does(make_run):
     """Gradients of the backbone are averaged too; only the order of sums differs."""
     one, two = make_run("one"), make_run("two")
     train(one, 1)
     train(two)
-    command = [
-        sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29631",
-        "-m", "afine", "train", "--config", str(two.path), "--phase", "1",
-    ]  # fmt: skip
-    subprocess.run(command, check=True, cwd=Path(__file__).parents[2], timeout=300)
+    training = ["afine", "train", "--config", str(two.path), "--phase", "1"]
+    _, *command = one_node_command(2, ACCELERATE, training)  # as the rules start it
+    done = subprocess.run(
+        [sys.executable, "-m", "accelerate.commands.accelerate_cli", *command],
+        cwd=ROOT, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert len(set(re.findall(r"afine train, .* pid (\d+)", done.stderr))) == 2
     from safetensors.torch import load_file
 
     tensors = [load_file(run.root / "afine/phase1/model.safetensors") for run in (one, two)]

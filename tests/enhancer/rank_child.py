@@ -15,7 +15,7 @@ from runtime.errors import PipelineError
 from runtime.settings import load_run
 
 CONFIG, FOLDER, *FLAGS = sys.argv[1:]
-check = Trainer.check_processes_agree
+check = Trainer.check_ranks_agree
 
 
 def write_down_and_check(trainer: Trainer, step: int) -> None:
@@ -26,7 +26,7 @@ def write_down_and_check(trainer: Trainer, step: int) -> None:
     check(trainer, step)
 
 
-Trainer.check_processes_agree = write_down_and_check  # type: ignore[method-assign]
+Trainer.check_ranks_agree = write_down_and_check  # type: ignore[method-assign]
 try:
     run_train(load_run(Path(CONFIG)))
 except PipelineError as error:

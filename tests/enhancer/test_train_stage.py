@@ -260,7 +260,7 @@ def test_processes_that_drift_apart_are_stopped(make_run: MakeRun) -> None:
     run = make_run(batch_size=2, steps=4, checkpoint_every=2)
     done = launch(run, 2, "diverge")
     assert done.returncode != 0
-    assert "2 processes have different weights after step 2" in done.stderr
+    assert "after step 2: the 2 processes have different weights" in done.stderr
     assert list_checkpoints(run.root / "enhancer/.state") == []
 
 
