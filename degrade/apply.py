@@ -18,10 +18,10 @@ from typing import Any
 
 import polars as pl
 
-from degrade.config import APPLY, DegradeConfig
+from degrade.config import APPLY, DegradeConfig, PlanConfig
 from degrade.drawn import DrawnDegradation, drawn_from
 from degrade.image import apply_degradation
-from runtime.errors import DataError
+from runtime.errors import ConfigError, DataError
 from runtime.images import decode_png, encode_png
 from runtime.metrics import MetricsLog
 from runtime.processes import keep_freed_memory, usable_cores, worker_pool
@@ -123,13 +123,15 @@ def read_tasks(run: RunSettings, shard: int) -> list[ApplyTask]:
     """List the crops of a shard with the images that are to be degraded, sorted by test_id.
 
     Raises:
-        DataError: the plan has no such shard, or names a crop that is not there.
+        ConfigError: there is no such shard.
+        DataError: the plan names a crop that is not there.
     """
     columns = ["test_id", "crop_id", "shard", "is_degraded", "degrade_seed", "degradation"]
     path = run.root / "plan.parquet"
     plan = read_table(path, columns=columns, what="plan").filter(pl.col("shard") == shard)
-    if plan.is_empty():
-        raise DataError(f"{path}: no shard {shard} in the plan; plan.shards sets their number")
+    count = run.section("plan", PlanConfig).shards
+    if not 0 <= shard < count:
+        raise ConfigError(f"{run.path}: shard {shard} asked for; plan.shards is {count}")
     places = _crop_places(run.root / "crops")
     rows = plan.filter("is_degraded").sort("test_id").iter_rows(named=True)
     tasks = []

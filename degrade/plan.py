@@ -19,7 +19,7 @@ import polars as pl
 
 from degrade.config import PLAN, DegradeConfig, PlanConfig
 from degrade.drawn import draw_degradation, drawn_values
-from runtime.errors import ConfigError, DataError
+from runtime.errors import DataError
 from runtime.seeds import item_seed, rng
 from runtime.settings import load_run
 from runtime.stage import open_stage
@@ -84,7 +84,6 @@ def run_plan(
         replace: discard a plan made with other settings.
     Raises:
         DataError: crops.parquet is missing or empty.
-        ConfigError: there are more shards than references.
     """
     run = load_run(config_path)
     config = run.section("plan", PlanConfig)
@@ -137,9 +136,10 @@ def make_plan(
         The table of PLAN_SCHEMA, sorted by test_id.
     """
     if shards > len(crops):
-        raise ConfigError(
-            f"plan.shards is {shards}, but there are {len(crops)} references; lower plan.shards"
-        )
+        _log.warning(
+            "plan.shards is %d, but there are %d references: %d shards stay empty",
+            shards, len(crops), shards - len(crops),
+        )  # fmt: skip
     rows: list[dict[str, Any]] = []
     work: dict[str, float] = {}
     for crop_id, size_px in crops:

@@ -221,9 +221,15 @@ def triplets_from_labels(labels: Path) -> list[Triplet]:
     """Form triplets from an annotation stage's `labels.parquet`, all studies together.
 
     Raises:
-        DataError: a test image is labelled twice.
+        DataError: a test image is labelled twice, or against another test image.
     """
     table = read_table(labels, columns=("ref_id", "test_id", "label"), what="table of labels")
+    if "test_id_2" in table.columns and table["test_id_2"].null_count() < len(table):
+        raise DataError(
+            f"{labels}: {len(table) - table['test_id_2'].null_count()} of {len(table)} labels "
+            "compare two test images; triplets need labels against the reference (paired "
+            "comparisons are evaluated as SRIQA-Bench, docs/afine.md)"
+        )
     groups: dict[str, dict[str, int]] = defaultdict(dict)
     for row in table.select("ref_id", "test_id", "label").iter_rows(named=True):
         image = f"{row['test_id']}.png"

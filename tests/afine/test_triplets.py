@@ -60,6 +60,10 @@ def test_a_label_twice_and_flags_that_do_not_fit(labels, tmp_path, capsys):
     pl.concat([table, table.head(1)]).write_parquet(tmp_path / "twice.parquet")
     assert main(["triplets", "--labels", str(tmp_path / "twice.parquet"), "--out", "x"]) == 2
     assert "labelled twice" in capsys.readouterr().err
+    paired = table.with_columns(test_id_2=pl.lit("other_02"))
+    paired.write_parquet(tmp_path / "paired.parquet")
+    assert main(["triplets", "--labels", str(tmp_path / "paired.parquet"), "--out", "x"]) == 2
+    assert "compare two test images" in capsys.readouterr().err
     assert main(["triplets", "--labels", str(labels)]) == 2
 
 
