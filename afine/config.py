@@ -96,7 +96,7 @@ class TripletsConfig(Section):
     )
     train_fraction: float = Field(0.7, gt=0, lt=1, description="paper Sec. 5.1: 7:1:2")
     test_fraction: float = Field(0.2, gt=0, lt=1, description="paper Sec. 5.1: 7:1:2")
-    max_failure_fraction: float = Field(
+    max_failure_fraction: float = speed_field(
         0.01, ge=0, le=1, description="share of unusable images above which the stage fails"
     )
 

@@ -8,7 +8,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from runtime.settings import Section, StageSpec
+from runtime.settings import Section, StageSpec, speed_field
 
 SIMULATED = "simulate"
 Layout = Literal["diffiqa", "sriqa", "hggt", "table"]
@@ -184,7 +184,7 @@ class AnnotationsConfig(Section):
         "240 people were folded into three slots.",
     )
     exclude_raters: tuple[str, ...] = Field((), description="Raters whose votes are left out.")
-    max_failure_fraction: float = Field(
+    max_failure_fraction: float = speed_field(
         0.01, ge=0, le=1, description="Share of rejected votes above which the import fails."
     )
     scale: ScaleConfig = ScaleConfig()
@@ -218,7 +218,7 @@ IMPORT = StageSpec(
             f"annotations.{name}": None
             for name in (
                 "source", "layout", "study", "images", "min_votes", "tie_policy", "on_duplicate",
-                "slots_are_raters", "exclude_raters", "max_failure_fraction",
+                "slots_are_raters", "exclude_raters",
             )
         },
     },

@@ -118,7 +118,7 @@ class CropConfig(Section):
     )
     split: SplitConfig = SplitConfig()
     crops_per_shard: int = Field(1000, ge=1, description="crops in one tar")
-    max_failure_fraction: float = Field(
+    max_failure_fraction: float = speed_field(
         0.5,
         ge=0,
         le=1,

@@ -19,7 +19,7 @@ class DegradeConfig(Section):
     custom: DegradationParameters | None = Field(
         None, description="complete parameters of your own; only with preset: custom"
     )
-    max_failure_fraction: float = Field(
+    max_failure_fraction: float = speed_field(
         0.01, ge=0, le=1, description="a shard fails when a larger share of its images fails"
     )
     workers: int = speed_field(

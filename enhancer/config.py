@@ -221,7 +221,7 @@ class TrainConfig(Section):
     )
     workers: int = speed_field(4, ge=0, description="threads that read and degrade images")
     threads: int = speed_field(0, ge=0, description="CPU threads; 0: all of this job's cores")
-    max_failure_fraction: float = Field(
+    max_failure_fraction: float = speed_field(
         0.01, ge=0, le=1, description="share of unreadable training images that ends the training"
     )
 

@@ -29,7 +29,7 @@ class Section(BaseModel):
 
 
 def speed_field(default: Any, **kwargs: Any) -> Any:
-    """Declare a field that changes speed, memory or logging, but never a result."""
+    """Declare a field that changes speed, memory, logging or patience, but never a result."""
     return Field(default, json_schema_extra=dict(_SPEED_MARK), **kwargs)
 
 

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from runtime.settings import Section, StageSpec
+from runtime.settings import Section, StageSpec, speed_field
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=96)]
 
@@ -61,7 +61,7 @@ class DatasetConfig(Section):
         description="keep test images without a label (label null), to publish images before "
         "their study; A-FINE skips them",
     )
-    max_failure_fraction: float = Field(
+    max_failure_fraction: float = speed_field(
         0.05,
         ge=0,
         le=1,

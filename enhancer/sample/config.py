@@ -37,7 +37,7 @@ class SampleConfig(Section):
     cpu_threads: int = Field(
         1, ge=1, description="torch threads on a CPU; other counts change sums in the last bits"
     )
-    max_failure_fraction: float = Field(
+    max_failure_fraction: float = speed_field(
         0.01, ge=0, le=1, description="share of failed images above which a shard fails"
     )
     slots: int = speed_field(
