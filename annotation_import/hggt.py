@@ -18,11 +18,11 @@ from annotation_import.answers import (
     check_name,
     decode_trial,
 )
+from annotation_import.one_by_one import Row, read_each
 from annotation_import.problems import Problems
 from annotation_import.sources import SourceFile
 
 VOTES_PER_FILE = 4
-_CHUNK = 20_000
 
 
 def read_tree(files: Iterable[SourceFile], problems: Problems) -> Iterator[pl.DataFrame]:
@@ -32,21 +32,14 @@ def read_tree(files: Iterable[SourceFile], problems: Problems) -> Iterator[pl.Da
         files: the tree's .json files.
         problems: receives every vote that is left out, with its reason.
     """
-    rows: list[dict[str, object]] = []
-    for file in files:
-        try:
-            slot, stem = _place(file)
-            trial = decode_trial(file.content, file.path, problems)
-            _check_original(trial, stem)
-        except VoteError as problem:
-            problems.add(problem.reason, file.path, problem.detail, votes=VOTES_PER_FILE)
-            continue
-        rows.extend(_rows(file, slot, stem, trial, problems))
-        if len(rows) >= _CHUNK:
-            yield pl.DataFrame(rows, infer_schema_length=None)
-            rows = []
-    if rows:
-        yield pl.DataFrame(rows, infer_schema_length=None)
+    return read_each(files, _read_trial, problems, votes_per_file=VOTES_PER_FILE)
+
+
+def _read_trial(file: SourceFile, problems: Problems) -> list[Row]:
+    slot, stem = _place(file)
+    trial = decode_trial(file.content, file.path, problems)
+    _check_original(trial, stem)
+    return list(_rows(file, slot, stem, trial, problems))
 
 
 def _place(file: SourceFile) -> tuple[str, str]:
@@ -69,7 +62,7 @@ def _check_original(trial: Trial, stem: str) -> None:
 
 def _rows(
     file: SourceFile, slot: str, stem: str, trial: Trial, problems: Problems
-) -> Iterator[dict[str, object]]:
+) -> Iterator[Row]:
     for position, picture in enumerate(trial.pictures[1:], start=1):
         try:
             label = _label(picture, stem, f"{position:02}")

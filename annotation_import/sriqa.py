@@ -17,10 +17,9 @@ from annotation_import.answers import (
     check_name,
     decode_trial,
 )
+from annotation_import.one_by_one import Row, read_each
 from annotation_import.problems import Problems
 from annotation_import.sources import SourceFile
-
-_CHUNK = 20_000
 
 
 def read_tree(files: Iterable[SourceFile], problems: Problems) -> Iterator[pl.DataFrame]:
@@ -30,20 +29,10 @@ def read_tree(files: Iterable[SourceFile], problems: Problems) -> Iterator[pl.Da
         files: the tree's .json files.
         problems: receives every vote that is left out, with its reason.
     """
-    rows: list[dict[str, object]] = []
-    for file in files:
-        try:
-            rows.append(_read_vote(file, problems))
-        except VoteError as problem:
-            problems.add(problem.reason, file.path, problem.detail)
-        if len(rows) == _CHUNK:
-            yield pl.DataFrame(rows, infer_schema_length=None)
-            rows = []
-    if rows:
-        yield pl.DataFrame(rows, infer_schema_length=None)
+    return read_each(files, _read_vote, problems)
 
 
-def _read_vote(file: SourceFile, problems: Problems) -> dict[str, object]:
+def _read_vote(file: SourceFile, problems: Problems) -> list[Row]:
     slot, content_id = _place(file)
     stem = file.name[:-5]
     first, separator, second = stem.removeprefix(f"{content_id}_").partition("_")
@@ -56,11 +45,12 @@ def _read_vote(file: SourceFile, problems: Problems) -> dict[str, object]:
     label = _compare(_find(trial.pictures, one), _find(trial.pictures, two))
     if two < one:
         one, two, label = two, one, -label
-    return {
+    row: Row = {
         "ref_id": content_id, "test_id": one, "test_id_2": two, "slot": slot, "label": label,
         "started": trial.time.Start, "ended": trial.time.End, "time_s": trial.time.Total,
         "source_file": file.path,
     }  # fmt: skip
+    return [row]
 
 
 def _place(file: SourceFile) -> tuple[str, str]:
