@@ -23,6 +23,16 @@ SCORE100_CENTRE, SCORE100_WIDTH = -1.9710, 2.3734  # release: fitted on SRIQA-Be
 _RGB = 3
 
 
+def _linear64(layer: nn.Module, values: Tensor) -> Tensor:
+    """Apply a linear layer in float64.
+
+    The calibration of a raw score multiplies its relative error by ten and more; sums of thousands
+    of products in float32 would make half of it, and these layers cost next to nothing.
+    """
+    assert isinstance(layer, nn.Linear), "the heads are made of linear layers"
+    return F.linear(values.double(), layer.weight.double(), layer.bias.double())
+
+
 class NaturalnessHead(nn.Module):
     """Score of one image from its channel statistics (paper Sec. 4.1).
 
@@ -47,10 +57,11 @@ class NaturalnessHead(nn.Module):
             values[:, _RGB:].reshape(batch, self.layers, self.width)
             for values in (means, variances)
         ]
-        projected = self.proj_feat(torch.cat(stages, dim=2)).flatten(1)
+        projected = _linear64(self.proj_feat, torch.cat(stages, dim=2)).flatten(1)
         pixels = torch.cat([means[:, :_RGB], variances[:, :_RGB]], dim=1)
-        score: Tensor = self.proj_head(torch.cat([pixels, projected], dim=1))
-        return score.squeeze(1)
+        first, activation, last = self.proj_head
+        mixed = activation(_linear64(first, torch.cat([pixels, projected], dim=1)))
+        return _linear64(last, mixed).squeeze(1).to(means.dtype)
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:
@@ -82,7 +93,8 @@ class FidelityHead(nn.Module):
 
     def forward(self, differences: Tensor) -> Tensor:
         """Map differences [N, 2, K] to raw fidelity [N]; 0 for equal images, lower is better."""
-        return differences.flatten(1) @ self.weights().flatten()
+        weighted = differences.flatten(1).double() @ self.weights().double().flatten()
+        return weighted.to(differences.dtype)
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:
