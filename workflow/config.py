@@ -92,12 +92,22 @@ class RunConfig(Section):
 
 
 def parse_config(values: Mapping[str, Any], *, where: str) -> RunConfig:
-    """Validate configuration values.
+    """Validate configuration values; a path's leading `~/` becomes the home folder.
 
     Raises:
         ConfigError: one line per wrong key.
     """
-    return parse_section(RunConfig, dict(values), where=where)
+    return parse_section(RunConfig, _at_home(dict(values)), where=where)
+
+
+def _at_home(value: Any) -> Any:
+    """Expand `~/` at the beginning of every text."""
+    if isinstance(value, Mapping):
+        return {key: _at_home(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_at_home(item) for item in value]
+    is_path = isinstance(value, str) and value.startswith("~/")
+    return str(Path(value).expanduser()) if is_path else value
 
 
 def load_config(files: Iterable[str | Path], overrides: Iterable[str] = ()) -> RunConfig:

@@ -84,3 +84,12 @@ def test_every_setting_belongs_to_a_stage():
     named_by_plan = {"degrade"}  # its values travel in plan.parquet
     not_results = {"run", "results", "scheduling"}
     assert set(RunConfig.model_fields) - not_results <= covered | named_by_plan
+
+
+def test_the_home_folder_is_known_everywhere(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    config = load_config(
+        [], ["run=a", "sources=[{name: b, path: ~/photos}]", "enhancer.base_model=~/sd15"]
+    )
+    assert config.sources[0].path == str(tmp_path / "photos")
+    assert config.enhancer.base_model == str(tmp_path / "sd15")
