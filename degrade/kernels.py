@@ -38,7 +38,8 @@ def exact_kernel(blur: DrawnBlur) -> npt.NDArray[np.float64]:
     """Build a kernel without rounding, float64 [size, size]."""
     module = degradations()
     if blur.kernel == "sinc":
-        return np.asarray(module.circular_lowpass_kernel(blur.cutoff_rad, blur.size_px))
+        with np.errstate(invalid="ignore"):  # 0 / 0 in the middle, which basicsr then replaces
+            return np.asarray(module.circular_lowpass_kernel(blur.cutoff_rad, blur.size_px))
     is_isotropic = blur.kernel.endswith("iso") and not blur.kernel.endswith("aniso")
     shape = (blur.size_px, blur.sigma_x_px, blur.sigma_y_px, blur.rotation_rad)
     if blur.kernel.startswith("generalized"):

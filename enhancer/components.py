@@ -10,8 +10,10 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler
+from diffusers.utils import logging as diffusers_logging
 from huggingface_hub import snapshot_download
 from transformers import CLIPTextModel, CLIPTokenizer
+from transformers.utils import logging as transformers_logging
 
 from runtime.atomic import read_json
 from runtime.errors import DataError, ResourceError
@@ -47,6 +49,13 @@ def base_folder(run: RunSettings) -> Path:
 def load_vae(base: Path) -> AutoencoderKL:
     """Load the autoencoder, frozen, in evaluation mode."""
     return AutoencoderKL.from_pretrained(base / "vae").eval().requires_grad_(False)
+
+
+def silence_model_libraries() -> None:
+    """Keep notes about number formats and progress bars of loading out of the log."""
+    diffusers_logging.set_verbosity_error()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
 
 
 def load_text(base: Path) -> tuple[CLIPTokenizer, CLIPTextModel]:

@@ -68,5 +68,6 @@ def _accuracy(table: Path) -> Figure:
     axes.set_xticks(range(len(methods)), methods)
     axes.set_ylabel("accuracy (%)")
     axes.set_ylim(0, 100)
-    axes.legend()
+    # above the bars, which may all reach the top
+    axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, frameon=False)
     return figure

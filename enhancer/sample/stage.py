@@ -14,11 +14,9 @@ from typing import Any, Protocol
 
 import polars as pl
 import torch
-from diffusers.utils import logging as diffusers_logging
-from transformers.utils import logging as transformers_logging
 
 from enhancer.checkpoints import load_nets
-from enhancer.components import base_folder
+from enhancer.components import base_folder, silence_model_libraries
 from enhancer.sample.base_model import BaseModel, load_base_model
 from enhancer.sample.config import SAMPLE, SampleConfig
 from enhancer.sample.engine import Engine, EngineOptions, Watch
@@ -204,13 +202,6 @@ def _denoise(
         store.park(parked)
     finally:
         monitor.closed()
-
-
-def silence_model_libraries() -> None:
-    """Keep notes about number formats and progress bars of loading out of the log."""
-    diffusers_logging.set_verbosity_error()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
 
 
 def _load_prompted_nets(

@@ -21,7 +21,14 @@ from accelerate.utils import broadcast_object_list
 from diffusers import UNet2DConditionModel
 
 from enhancer.checkpoints import load_nets, new_nets, save_nets
-from enhancer.components import base_folder, embed_prompts, load_noise_schedule, load_text, load_vae
+from enhancer.components import (
+    base_folder,
+    embed_prompts,
+    load_noise_schedule,
+    load_text,
+    load_vae,
+    silence_model_libraries,
+)
 from enhancer.config import TRAIN, TrainConfig
 from enhancer.crops import crop_rows
 from enhancer.train import validation
@@ -97,6 +104,7 @@ class _Session:
         self._run, self._config, self._folder = run, config, folder
         self._base, self._accelerator, self._sources = base, accelerator, sources
         device = accelerator.device
+        silence_model_libraries()
         self._vae = load_vae(base).to(device)
         tokenizer, encoder = load_text(base)
         self._text = embed_prompts(tokenizer, encoder, [config.prompt]).to(device)
