@@ -20,6 +20,7 @@ from runtime.errors import DataError, ResourceError
 from runtime.settings import RunSettings
 
 PARTS = ("vae", "unet", "text_encoder", "tokenizer", "scheduler")
+_OTHER_WEIGHTS = ["*.fp16.*", "*non_ema*", "*.msgpack", "*.onnx*"]  # the same nets once more
 
 
 def base_folder(run: RunSettings) -> Path:
@@ -35,15 +36,24 @@ def base_folder(run: RunSettings) -> Path:
     if Path(name).is_dir():
         return _checked(Path(name))
     try:
-        return _checked(
-            Path(snapshot_download(name, allow_patterns=[f"{part}/*" for part in PARTS]))
-        )
+        return _checked(_fetched(name))
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise ResourceError(
             f"enhancer.base_model '{name}': neither a folder nor a model that could be fetched "
             f"({reason}); name a diffusers folder, or download the model first"
         ) from None
+
+
+def _fetched(name: str) -> Path:
+    """Folder of a model in the hub's cache, with one copy of its weights, safetensors if any."""
+    wanted = [f"{part}/*" for part in PARTS]
+    folder = snapshot_download(
+        name, allow_patterns=wanted, ignore_patterns=[*_OTHER_WEIGHTS, "*.bin"]
+    )
+    if not list(Path(folder, "unet").glob("*.safetensors")):
+        folder = snapshot_download(name, allow_patterns=wanted, ignore_patterns=_OTHER_WEIGHTS)
+    return Path(folder)
 
 
 def load_vae(base: Path) -> AutoencoderKL:

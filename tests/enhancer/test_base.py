@@ -1,6 +1,7 @@
 """The base model: a linear start that the whole network keeps, a diffusers folder that loads."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +19,11 @@ from enhancer.base.autoencoder import (
 from enhancer.base.fitting import one_cycle
 from enhancer.base.stage import run_base
 from enhancer.base.text import load_tokenizer, write_tokenizer
+from enhancer.components import base_folder
 from enhancer.config import VaeConfig
 from enhancer.poses import image_tensor, turned
-from runtime.errors import ConfigError
+from enhancer.train.stage import run_train
+from runtime.errors import ConfigError, ResourceError
 from runtime.metrics import read_metrics
 from runtime.settings import RunSettings, load_run
 from tests.enhancer.conftest import MakeRun, write_crops
@@ -151,3 +154,24 @@ def _interrupt(*_args: object, **_more: object) -> None:
 
 def _must_not_run(*_args: object, **_more: object) -> None:
     raise AssertionError("the autoencoder was already trained")
+
+
+def test_a_hub_id_is_found_in_the_hubs_cache(
+    make_run: MakeRun, tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cache as the hub's client leaves it: a reference, and files of one revision."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    run = make_run()
+    values = json.loads(run.path.read_text())
+    values["enhancer"]["base_model"] = "somebody/small-diffusion"
+    run.path.write_text(json.dumps(values))
+    run = load_run(run.path)
+    with pytest.raises(ResourceError, match="neither a folder nor a model that could be fetched"):
+        base_folder(run)
+    model = tmp_path / "hub/models--somebody--small-diffusion"
+    shutil.copytree(tiny_base, model / "snapshots/0123abcd")
+    (model / "refs").mkdir()
+    (model / "refs/main").write_text("0123abcd")
+    assert base_folder(run) == model / "snapshots/0123abcd"
+    run_train(run, limit=1)
