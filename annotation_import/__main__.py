@@ -42,7 +42,11 @@ def _import_arguments(parser: argparse.ArgumentParser) -> None:
         "--label", action="append", metavar="ANSWER=-1|0|1",
         help="table: meaning of an answer (replaces the default map)",
     )  # fmt: skip
-    parser.add_argument("--on-duplicate", choices=("reject", "repeat"), help="second votes")
+    parser.add_argument(
+        "--on-duplicate", choices=("reject", "repeat"),
+        help="a rater's second vote on a pair: reject it (default), or keep it as a repeat, which "
+        "counts for self-agreement only",
+    )  # fmt: skip
     parser.add_argument(
         "--slots-are-raters", action="store_true", help="treat slots A, B, C as persons"
     )

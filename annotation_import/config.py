@@ -21,6 +21,7 @@ DEFAULT_LABELS: dict[str, int] = {
     "similar": 0, "0": 0,
     "negative": -1, "worse": -1, "-1": -1,
 }  # fmt: skip
+_TABLES = (".csv", ".jsonl", ".parquet")
 
 
 class TableConfig(Section):
@@ -196,6 +197,11 @@ class AnnotationsConfig(Section):
         if self.source == SIMULATED and self.layout != "diffiqa":
             raise ValueError(
                 f"source 'simulate' writes the layout diffiqa; found layout: {self.layout}"
+            )
+        if self.source.lower().endswith(_TABLES) and self.layout != "table":
+            raise ValueError(
+                f"source '{self.source}' is a table, but layout is '{self.layout}'; set layout: "
+                "table"
             )
         return self
 

@@ -13,6 +13,7 @@ import pytest
 
 from annotation_import import diffiqa
 from annotation_import.__main__ import main
+from annotation_import.config import AnnotationsConfig
 from annotation_import.export import mark_synthetic
 from tests.annotation_import.trees import vote_json, write_votes
 
@@ -267,3 +268,8 @@ def test_an_empty_source_is_an_error(tmp_path: Path, layout: str) -> None:
 def test_an_unreadable_file_is_recorded(tree: Path, tmp_path: Path) -> None:
     (tree / FIRST).chmod(0)
     assert run_import(tree, tmp_path / "out")["problems"]["unreadable"]["count"] == 1
+
+
+def test_a_table_under_a_tree_layout_is_refused_by_the_configuration() -> None:
+    with pytest.raises(ValueError, match=r"'v.CSV' is a table, but layout is 'hggt'"):
+        AnnotationsConfig(source="v.CSV", layout="hggt")
