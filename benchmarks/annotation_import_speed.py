@@ -3,9 +3,8 @@
     nice -n 10 python -m benchmarks.annotation_import_speed --rounds 3
 
 Makes the tree (2.1 GB of disk blocks) in a folder of its own, reads it once so that the file cache
-is warm for both, runs both importers in turn, prints
-the ratio of their best times, then times the statistics and Dawid-Skene on the table, and the
-peak memory. The tree is deleted at the end.
+is warm for both, runs both importers in turn, prints the ratio of their best times, then times the
+statistics and Dawid-Skene on the table, and the peak memory. The tree is deleted at the end.
 """
 
 import argparse

@@ -18,7 +18,7 @@ from report.labels import Parameter, columns_by, counts_of, labelled_tests, para
 from report.pairs import Pair, data_uri, draw_pairs
 from report.stages import StageCounts, stage_counts
 from report.tables import accuracy_of_ours, figures, results
-from report.timings import duration, sampling, sampling_devices, timings
+from report.timings import duration, sampling, sampling_devices, sampling_rows, timings
 from runtime.images import decode_png
 from runtime.settings import RunSettings
 
@@ -63,6 +63,7 @@ def page_values(run: RunSettings, settings: ReportConfig) -> dict[str, Any]:
     main = [item for item in found if item.name in _MAIN_PARAMETERS]
     times = timings(root, run.values)
     about = agreement(root)
+    sampled = sampling_rows(root)
     return {
         "title": settings.title or str(run.values.get("run", root.name)),
         "notes": settings.notes,
@@ -90,8 +91,8 @@ def page_values(run: RunSettings, settings: ReportConfig) -> dict[str, Any]:
         "tables": results(root),
         "figures": figures(root),
         "timings": times,
-        "devices": sampling_devices(root),
-        "sampling": sampling(root),
+        "devices": sampling_devices(sampled),
+        "sampling": sampling(sampled),
         "timing_bars": _timing_bars(times),
         "total_s": sum(timing.wall_s for timing in times),
         "device_hours": sum(timing.device_hours for timing in times),

@@ -5,7 +5,7 @@ a run made by hand has none, and the report says so.
 """
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,9 +56,14 @@ def timings(root: Path, config: Mapping[str, Any]) -> list[Timing]:
     return sorted(found.values(), key=lambda timing: -timing.wall_s)
 
 
-def sampling_devices(root: Path) -> list[str]:
+def sampling_rows(root: Path) -> list[Mapping[str, Any]]:
+    """Read what the sampling shards wrote of themselves."""
+    paths = sorted(root.glob("samples/metrics/*.jsonl"))
+    return [row for path in paths for row in read_metrics(path)]
+
+
+def sampling_devices(rows: Iterable[Mapping[str, Any]]) -> list[str]:
     """Names of the devices that images were sampled on."""
-    rows = (row for path in root.glob("samples/metrics/*.jsonl") for row in read_metrics(path))
     return sorted({str(row["device"]) for row in rows if row.get("device")})
 
 
@@ -87,12 +92,11 @@ class Sampling:
     peak_share: float | None
 
 
-def sampling(root: Path) -> Sampling | None:
+def sampling(written: Iterable[Mapping[str, Any]]) -> Sampling | None:
     """Sum what `enhancer sample` wrote at the end of each run of a shard; None before the first."""
     rows = [
         row
-        for path in sorted(root.glob("samples/metrics/*.jsonl"))
-        for row in read_metrics(path)
+        for row in written
         if row.get("event") == "summary" and _number(row.get("elapsed_s")) > 0
     ]
     if not rows:

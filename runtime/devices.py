@@ -159,13 +159,12 @@ def _lock_folder(variables: Mapping[str, str]) -> Path:
     return folder
 
 
-def take_devices(count: int, jobs_per_device: int = 1) -> int:
-    """Lease devices and show only them to this process; returns how many it may use, 0 on a CPU."""
+def take_devices(count: int, jobs_per_device: int = 1) -> None:
+    """Lease devices and show only them to this process and what it becomes."""
     devices = lease_devices(count, jobs_per_device=jobs_per_device)
     if devices is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(devices)
         _log.info("leased device %s", ",".join(devices))
-    return len(visible_devices(os.environ)) if count > 0 else 0
 
 
 def exec_with_lease(count: int, jobs_per_device: int, command: Sequence[str]) -> None:

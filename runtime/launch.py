@@ -30,7 +30,9 @@ def launch(gpus: int, nodes: int, accelerate_config: Path, command: Sequence[str
         ResourceError: SLURM gave other nodes or devices, or the command cannot be started.
     """
     if nodes == 1:
-        become(one_node_command(take_devices(gpus), accelerate_config, command))
+        take_devices(gpus)
+        processes = len(visible_devices(os.environ)) if gpus > 0 else 0
+        become(one_node_command(processes, accelerate_config, command))
     become(node_command(os.environ, gpus, nodes, accelerate_config, command))
 
 

@@ -42,7 +42,7 @@ def missing_inputs(config: RunConfig) -> Iterator[str]:
                 "name an existing folder of photographs"
             )
     for key, path in _named_paths(config):
-        if path is not None and not Path(path).expanduser().exists():
+        if path is not None and not Path(path).exists():
             yield f"{key}: '{path}' not found; correct the path, or leave the setting out"
     nodes = max(config.scheduling.enhancer_train_nodes, config.scheduling.afine_train_nodes)
     if nodes > 1 and shutil.which("srun") is None:

@@ -165,9 +165,10 @@ class Phase1Trainer:
         return shared[0]
 
     def state(self) -> dict[str, Any]:
-        """Weights and moments."""
-        check_ranks_agree(self._accelerator, self._net.state_dict(), where="afine train, phase 1")
-        return {"net": self._net.state_dict(), "optimizer": self._optimizer.state_dict()}
+        """Weights, which must be the same on every process, and moments."""
+        weights = self._net.state_dict()
+        check_ranks_agree(self._accelerator, weights, where="afine train, phase 1")
+        return {"net": weights, "optimizer": self._optimizer.state_dict()}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take back what `state` returned."""

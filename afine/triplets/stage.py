@@ -224,9 +224,10 @@ def triplets_from_labels(labels: Path) -> list[Triplet]:
         DataError: a test image is labelled twice, or against another test image.
     """
     table = read_table(labels, columns=("ref_id", "test_id", "label"), what="table of labels")
-    if "test_id_2" in table.columns and table["test_id_2"].null_count() < len(table):
+    n_paired = table["test_id_2"].count() if "test_id_2" in table.columns else 0
+    if n_paired:
         raise DataError(
-            f"{labels}: {len(table) - table['test_id_2'].null_count()} of {len(table)} labels "
+            f"{labels}: {n_paired} of {len(table)} labels "
             "compare two test images; triplets need labels against the reference (paired "
             "comparisons are evaluated as SRIQA-Bench, docs/afine.md)"
         )

@@ -11,7 +11,7 @@ from report.curves import trainings
 from report.labels import counts_of, labelled_tests, parameters
 from report.stages import stage_counts
 from report.tables import OwnAccuracy, accuracy_of_ours, results
-from report.timings import duration, sampling, timings
+from report.timings import duration, sampling, sampling_rows, timings
 
 
 def test_stages_sum_over_shards_and_name_reasons(finished: Path) -> None:
@@ -126,8 +126,8 @@ def test_tables_drop_empty_columns_and_mark_the_best(finished: Path) -> None:
 
 
 def test_sampling_is_summed_over_shards(finished: Path, tmp_path: Path) -> None:
-    assert sampling(tmp_path) is None
-    found = sampling(finished.parent)
+    assert sampling(sampling_rows(tmp_path)) is None
+    found = sampling(sampling_rows(finished.parent))
     assert found is not None
     assert (found.images, found.steps) == (120, 6000)
     assert found.images_per_s == pytest.approx(2.0)
