@@ -156,7 +156,7 @@ def open_stage(
     opened = StageRun(manifest, state, identity, _fingerprint=fingerprint)
     if manifest.is_file() and read_json(manifest).get("fingerprint") == fingerprint:
         opened.is_complete = True
-        release(state)
+        opened.clear_state()  # of a run that was killed between its manifest and this
         _log.info("%s: already done, %s is up to date", spec.name, manifest)
         return opened
     record = state / "run.json"
@@ -169,11 +169,18 @@ def open_stage(
                 f"{state}: holds work made with other {_difference(earlier, identity)}; "
                 "pass --replace to discard it, or choose another run name"
             )
-        shutil.rmtree(state, ignore_errors=True)
+        _discard(state)
+    if not record.is_file():
+        _discard(state)  # what an interrupted removal left: nobody knows what made it
     opened.is_resumed = record.is_file()
     manifest.unlink(missing_ok=True)
     write_json(record, {**identity, "fingerprint": fingerprint})
     return opened
+
+
+def _discard(state: Path) -> None:
+    if state.exists():
+        shutil.rmtree(state)
 
 
 def _relative(path: Path, root: Path) -> str:

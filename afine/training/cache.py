@@ -82,7 +82,9 @@ class CachedSet:
         path = self.spec.folder / f"{name}.npy"
         if not path.is_file():
             path.parent.mkdir(parents=True, exist_ok=True)
-            np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape).flush()
+            partial = path.with_suffix(".partial")  # a kill never leaves a cut file for the array
+            np.lib.format.open_memmap(partial, mode="w+", dtype=dtype, shape=shape).flush()
+            partial.replace(path)
         array: npt.NDArray[Any] = np.lib.format.open_memmap(path, mode="r+")
         if array.shape != shape or array.dtype != np.dtype(dtype):
             raise DataError(
@@ -171,7 +173,9 @@ def open_folder(base: Path, identity: dict[str, Any]) -> Path:
         identity: what the caches rest on: weights, images, versions.
     """
     record = base / _READY
-    if record.is_file() and read_json(record) != identity:
+    if record.is_file() and read_json(record) == identity:
+        return base
+    if base.exists():  # without a record, a removal was interrupted
         _log.info("%s: cached statistics are of other weights or images, removing them", base)
         shutil.rmtree(base)
     write_json(record, identity)

@@ -62,6 +62,22 @@ def test_other_settings_are_refused_by_name_and_replaced_on_request(start, tmp_p
     assert not work.exists()
 
 
+def test_what_an_interrupted_removal_left_is_not_taken_for_ones_own(start):
+    state = start().state
+    (state / "work.bin").write_bytes(b"made with size 1")
+    (state / "run.json").unlink()  # a removal takes the record first, and was killed then
+    assert not start(size=2).is_resumed
+    assert not (state / "work.bin").exists()
+
+
+def test_state_that_a_kill_left_beside_a_manifest_is_removed(start, tmp_path):
+    stage = start()
+    (stage.state / "work.bin").write_bytes(b"half")
+    finish(stage, tmp_path)
+    assert start().is_complete
+    assert not stage.state.exists()
+
+
 def test_changed_input_is_noticed(start, tmp_path):
     finish(start(), tmp_path)
     (tmp_path / "input.json").write_text('{"new": 1}')
