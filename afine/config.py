@@ -63,7 +63,9 @@ class DataConfig(Section):
         None, description="folder of SRIQA-Bench; tested on, never trained on"
     )
     splits: str | None = Field(
-        None, description="file with the splits of the traditional sets; written if it is absent"
+        None,
+        description="file with splits of the traditional sets to keep, such as another run's "
+        "afine/splits.json; sets that are not in it are split by the seed",
     )
 
     @model_validator(mode="after")

@@ -66,6 +66,7 @@ def _named_paths(config: RunConfig) -> Iterator[tuple[str, str | None]]:
         yield f"enhancer.train.sources ({source.name})", source.path
     for name, folder in config.afine.data.named().items():
         yield f"afine.data.{name}", folder
+    yield "afine.data.splits", config.afine.data.splits
     backbone = config.afine.model.backbone
     yield "afine.model.backbone", None if backbone == "random" else backbone
 

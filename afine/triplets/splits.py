@@ -1,4 +1,4 @@
-"""Splits of the traditional sets: 7:1:2 by content, kept in a file with seed and hash."""
+"""Splits of the traditional sets: 7:1:2 by content, with the seed and a hash of the contents."""
 
 import hashlib
 from collections.abc import Iterable
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from runtime.atomic import read_json, write_json
+from runtime.atomic import read_json
 from runtime.errors import DataError
 from runtime.seeds import rng
 
@@ -44,35 +44,53 @@ def contents_hash(contents: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(sorted(set(contents))).encode("utf-8")).hexdigest()
 
 
-class SplitFile:
-    """The splits of all sets in one JSON file; sets that are missing in it are added.
+class Splits:
+    """The splits of all sets: as a file has them, the others drawn.
 
     Args:
-        path: the file; need not exist.
+        fixed: file with splits to keep, for example another run's; None: all are drawn.
+    Attributes:
+        used: the split of every set that was asked for, as `draw_split` gives it.
+    Raises:
+        DataError: the file cannot be read.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._splits: dict[str, Any] = (
-            read_json(path, what="file of splits") if path.is_file() else {}
-        )
+    def __init__(self, fixed: Path | None) -> None:
+        self._path = fixed
+        self._fixed = _read_fixed(fixed) if fixed else {}
+        self.used: dict[str, Any] = {}
 
     def split_of(
         self, set_name: str, contents: Iterable[str], *, seed: int, shares: Shares
     ) -> dict[str, str]:
-        """Return content -> split, from the file, or drawn and added to it.
+        """Return content -> split, from the file, or drawn.
 
         Raises:
             DataError: the file's split is of other contents.
         """
         names = sorted(set(contents))
-        if set_name not in self._splits:
-            self._splits[set_name] = draw_split(names, seed=seed, set_name=set_name, shares=shares)
-            write_json(self._path, self._splits)
-        stored = self._splits[set_name]
-        if stored["contents_sha256"] != contents_hash(names):
+        split = self._fixed.get(set_name)
+        if split is None:
+            split = draw_split(names, seed=seed, set_name=set_name, shares=shares)
+        elif split["contents_sha256"] != contents_hash(names):
             raise DataError(
                 f"{self._path}: the split of '{set_name}' was made for other contents than the "
                 f"{len(names)} found; complete the set, or delete the entry to draw a new split"
             )
-        return {name: split for split in ("train", "val", "test") for name in stored[split]}
+        self.used[set_name] = split
+        return {name: part for part in ("train", "val", "test") for name in split[part]}
+
+
+def _read_fixed(path: Path) -> dict[str, Any]:
+    keys = {"contents_sha256", "train", "val", "test"}
+    splits = read_json(path, what="file of splits")
+    if not isinstance(splits, dict):
+        raise DataError(f"{path}: expected an object of splits, found {type(splits).__name__}")
+    for name, split in splits.items():
+        missing = keys - set(split if isinstance(split, dict) else ())
+        if missing:
+            raise DataError(
+                f"{path}: the split of '{name}' has no {', '.join(sorted(missing))}; name a file "
+                "that `afine triplets` wrote (splits.json)"
+            )
+    return splits

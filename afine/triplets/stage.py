@@ -20,8 +20,9 @@ from afine.databases.sriqa import KINDS, read_sriqa
 from afine.triplets.official import write_official
 from afine.triplets.rules import Triplet, all_pairs, labelled_triplets, rated_triplets
 from afine.triplets.sizes import image_size
-from afine.triplets.splits import Shares, SplitFile
+from afine.triplets.splits import Shares, Splits
 from afine.triplets.tables import IMAGE_SCHEMA, SPLITS, TRIPLET_SCHEMA, triplet_table
+from runtime.atomic import write_json
 from runtime.errors import DataError
 from runtime.progress import track
 from runtime.settings import RunSettings
@@ -47,18 +48,20 @@ def run_triplets(run: RunSettings, *, replace_old: bool = False) -> None:
     settings = run.section("afine.triplets", TripletsConfig)
     folder = run.root / "afine"
     sets = read_sets(run.root, data)
+    fixed_splits = Path(data.splits) if data.splits else None
+    inputs = [path for found in sets for path in found.label_files]
     stage = open_stage(
         TRIPLETS,
         run,
         manifest=folder / "triplets.manifest.json",
         state=folder / ".state" / "triplets",
-        inputs=[path for found in sets for path in found.label_files],
+        inputs=[*inputs, fixed_splits] if fixed_splits else inputs,
         replace=replace_old,
     )
     if stage.is_complete:
         return
     rejections = Rejections(settings.max_failure_fraction)
-    splits = SplitFile(Path(data.splits) if data.splits else folder / "splits.json")
+    splits = Splits(fixed_splits)
     images: list[pl.DataFrame] = []
     triplets: dict[str, list[pl.DataFrame]] = {split: [] for split in SPLITS}
     for found in sets:
@@ -70,8 +73,9 @@ def run_triplets(run: RunSettings, *, replace_old: bool = False) -> None:
     total = sum(len(found.records) + len(found.rejected) for found in sets)
     # rejected outliers of the released set are labels without a majority, not failures
     rejections.check(total, where=str(run.path), what="images")
-    files = [folder / "images.parquet"]
+    files = [folder / "images.parquet", folder / "splits.json"]
     write_table(files[0], pl.concat(images))
+    write_json(files[1], splits.used)
     counts: dict[str, int] = {}
     for split, tables in triplets.items():
         table = pl.concat([pl.DataFrame(schema=TRIPLET_SCHEMA), *tables])
@@ -137,7 +141,7 @@ def _same_size(found: ImageSet, group: list[_Sized], rejections: Rejections) -> 
 
 
 def _with_splits(
-    name: str, items: list[_Sized], splits: SplitFile, seed: int, settings: TripletsConfig
+    name: str, items: list[_Sized], splits: Splits, seed: int, settings: TripletsConfig
 ) -> list[_Sized]:
     if name in _TEST_ONLY:
         return [(replace(record, split="test"), h, w) for record, h, w in items]

@@ -11,7 +11,7 @@ import pytest
 from afine.databases.diffiqa import majority, read_released
 from afine.databases.listed import read_csiq, read_kadid10k, read_pipal, read_tid2013
 from afine.databases.sriqa import read_sriqa
-from afine.triplets.splits import Shares, SplitFile, draw_split
+from afine.triplets.splits import Shares, Splits, draw_split
 from afine.triplets.stage import run_triplets
 from runtime.errors import DataError
 
@@ -196,12 +196,29 @@ def test_splits_are_kept_and_checked(tmp_path):
     assert one == draw_split(reversed(names), seed=1, set_name="pipal", shares=shares)
     assert one != draw_split(names, seed=2, set_name="pipal", shares=shares)
     assert sorted(one["train"] + one["val"] + one["test"]) == sorted(names)
+    first = Splits(None)
+    first.split_of("pipal", names, seed=1, shares=shares)
+    assert Splits(None).split_of("pipal", names, seed=99, shares=shares) != splits_by_name(one)
     file = tmp_path / "splits.json"
-    SplitFile(file).split_of("pipal", names, seed=1, shares=shares)
-    again = SplitFile(file).split_of("pipal", names, seed=99, shares=shares)
-    assert {k for k, v in again.items() if v == "test"} == set(one["test"])
+    file.write_text(json.dumps(first.used))
+    assert Splits(file).split_of("pipal", names, seed=99, shares=shares) == splits_by_name(one)
     with pytest.raises(DataError, match="other contents"):
-        SplitFile(file).split_of("pipal", names[1:], seed=1, shares=shares)
+        Splits(file).split_of("pipal", names[1:], seed=1, shares=shares)
+
+
+def splits_by_name(split):
+    return {name: part for part in ("train", "val", "test") for name in split[part]}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("[]", "expected an object"), ('{"pipal": {"train": []}}', "'pipal' has no contents_sha256")],
+)
+def test_other_files_are_refused_as_splits(tmp_path, content, message):
+    file = tmp_path / "mine.json"
+    file.write_text(content)
+    with pytest.raises(DataError, match=rf"mine\.json.*{message}"):
+        Splits(file)
 
 
 @pytest.mark.parametrize(
