@@ -1,12 +1,11 @@
 """Threads that read, encode, decode and write beside denoising."""
 
+import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, TypeVar
 
 import torch
-
-from runtime.errors import ResourceError
 
 T = TypeVar("T")
 
@@ -14,8 +13,7 @@ T = TypeVar("T")
 class Background:
     """Run tasks in threads; on a GPU each thread has a stream of its own.
 
-    A task that runs out of device memory is tried once more after the cache is emptied; then
-    it fails with a ResourceError.
+    A task that runs out of device memory is tried once more after the cache is emptied.
 
     Args:
         workers: number of threads; 0 runs each task at once, in the caller's thread.
@@ -32,13 +30,14 @@ class Background:
             else None
         )
         self._pending: set[Future[Any]] = set()
+        self._own = threading.local()
 
     def submit(self, task: Callable[..., T], *arguments: Any) -> "Future[T]":
         """Start `task(*arguments)`; on a GPU, after what the caller's stream holds so far."""
         ready = None
         if self._device.type == "cuda":
             ready = torch.cuda.Event()
-            ready.record()
+            ready.record(torch.cuda.current_stream(self._device))
         if self._pool is not None:
             return self._pool.submit(self._run, ready, task, arguments)
         done: Future[T] = Future()
@@ -78,7 +77,7 @@ class Background:
         with torch.inference_mode():
             if ready is None:
                 return _twice_if_memory_ends(task, arguments)
-            stream = torch.cuda.Stream(self._device)
+            stream = self._stream()
             with torch.cuda.stream(stream):
                 stream.wait_event(ready)
                 result = _twice_if_memory_ends(task, arguments)
@@ -86,16 +85,18 @@ class Background:
                 stream.synchronize()
                 return result
 
+    def _stream(self) -> torch.cuda.Stream:
+        """This thread's stream; one for good, since freed memory is reused within a stream."""
+        if not hasattr(self._own, "stream"):
+            self._own.stream = torch.cuda.Stream(self._device)
+        stream: torch.cuda.Stream = self._own.stream
+        return stream
+
 
 def _twice_if_memory_ends(task: Callable[..., T], arguments: tuple[Any, ...]) -> T:
     try:
         return task(*arguments)
     except torch.OutOfMemoryError:
-        torch.cuda.empty_cache()
-    try:
-        return task(*arguments)
-    except torch.OutOfMemoryError:
-        raise ResourceError(
-            "out of memory while an image was encoded or decoded; lower enhancer.sample.slots, "
-            "max_slots or workers and run again: finished images are kept"
-        ) from None
+        pass  # what failed holds its memory until this block ends
+    torch.cuda.empty_cache()
+    return task(*arguments)

@@ -112,6 +112,11 @@ class SlotBoard:
         self._inputs = self._empty_inputs(rows)
 
     @property
+    def rows(self) -> int:
+        """Number of rows: slots times tiles."""
+        return len(self.jobs) * len(self._layout)
+
+    @property
     def free(self) -> list[int]:
         """Numbers of the free slots."""
         return [slot for slot, job in enumerate(self.jobs) if job is None]
@@ -238,6 +243,7 @@ class SlotBoard:
         if parked is not None:
             parts = parked.state.to(self._nets.device).unbind(0)
         else:
+            latent = latent.to(self._nets.device)
             zero = torch.zeros_like(latent)
             parts = (latent, zero, zero, zero)
         for target, part in zip(vars(self._state).values(), parts, strict=True):

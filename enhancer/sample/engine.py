@@ -119,6 +119,7 @@ class Engine:
         self._channels, self._watch = channels, watch
         self._slots = options.slots
         self._parked: dict[str, Parked] = {}
+        self._undecoded: deque[tuple[Job, Tensor]] = deque()
 
     @torch.inference_mode()
     def run(
@@ -141,7 +142,7 @@ class Engine:
         Returns:
             The parked jobs, by key; empty unless stopped.
         Raises:
-            ResourceError: one slot does not fit into the device's memory.
+            ResourceError: one slot, or one image by itself, does not fit into the device's memory.
         """
         self._parked = dict(parked or {})
         background = Background(self._options.workers, self._nets.device)
@@ -151,6 +152,7 @@ class Engine:
                 while queue and not should_stop():
                     self._run_until_memory_ends(group, queue, port, background, should_stop)
             background.finish()
+            self._finish_undecoded(port)
         finally:
             background.close()
         return self._parked
@@ -165,30 +167,45 @@ class Engine:
     ) -> None:
         """Run one pass; when memory ends, put its jobs back and halve the slots."""
         board: SlotBoard | None = None
+        is_short = False
         try:
             self._slots = self._slots or self._find_slots(group)
             board = self._board(group, self._slots)
             self._run_pass(_Pass(board, queue, port, background, should_stop))
         except torch.OutOfMemoryError:
-            self._halve_slots()
+            is_short = True  # what failed holds its memory until this block ends
+        rows = self._slots
         if board is not None:
+            rows = min(rows, board.rows)
             self._parked.update(board.park())
             queue.extendleft(job for job in reversed(board.jobs) if job is not None)
+            board = None
+        if is_short:
+            self._nets.free_memory()
+            has_room_alone = bool(self._undecoded)
+            self._finish_undecoded(port)
+            self._halve_slots(rows, may_stay=has_room_alone)
 
     def _run_pass(self, now: _Pass) -> None:
-        while not now.should_stop():
-            self._refill(now)
-            if not now.board.active:
-                break
-            now.board.step()
-            now.steps += 1
-            if self._watch is not None:
-                active = len(now.board.active)
-                evaluations = active * now.board.evaluations_per_slot
-                self._watch.stepped(active, len(now.board.jobs), evaluations)
-            self._collect(now)
-        for load in now.loads.values():
-            load.cancel()
+        try:
+            while True:
+                self._collect(now)
+                if now.should_stop():
+                    break
+                self._refill(now)
+                if now.board.finished():  # memory had ended right after its last step
+                    continue
+                if not now.board.active:
+                    break
+                now.board.step()
+                now.steps += 1
+                if self._watch is not None:
+                    active = len(now.board.active)
+                    evaluations = active * now.board.evaluations_per_slot
+                    self._watch.stepped(active, len(now.board.jobs), evaluations)
+        finally:
+            for load in now.loads.values():
+                load.cancel()
 
     def _collect(self, now: _Pass) -> None:
         """Hand finished latents over, and drop what is no longer finite."""
@@ -202,8 +219,31 @@ class Engine:
         for slot in finished:
             if board.jobs[slot] is not None:
                 job, limit = board.job(slot), 2 * len(board.jobs)
-                now.background.post(now.port.finish, job, board.take(slot), limit=limit)
+                latent = board.take(slot)
+                now.background.post(self._finish, now.port, job, latent, limit=limit)
         now.background.check()
+        if self._undecoded:
+            raise torch.OutOfMemoryError("no memory to decode an image beside the slots")
+
+    def _finish(self, port: Port, job: Job, latent: Tensor) -> None:
+        """Hand a latent over, or keep it until there is memory to decode it."""
+        try:
+            port.finish(job, latent)
+        except torch.OutOfMemoryError:
+            self._undecoded.append((job, latent))
+
+    def _finish_undecoded(self, port: Port) -> None:
+        """Hand over what could not be decoded beside the slots, now that none is in memory."""
+        while self._undecoded:
+            job, latent = self._undecoded[0]
+            try:
+                port.finish(job, latent)
+            except torch.OutOfMemoryError:
+                raise ResourceError(
+                    f"{self._nets.device}: out of memory while {job.key} was decoded with nothing "
+                    "beside it; use a smaller vae_dtype, or a device with more memory"
+                ) from None
+            self._undecoded.popleft()
 
     def _refill(self, now: _Pass) -> None:
         """Put loaded jobs into free slots; wait for them only if there is nothing else to do."""
@@ -228,15 +268,14 @@ class Engine:
             schedule = unipc.solver_schedule(
                 self._noise, job.steps, level=job.level, final_sigma=self._options.final_sigma
             )
+            now.board.put(slot, job, given, schedule, self._parked.get(job.key))
         except DataError as error:
             now.port.fail(job, "bad_input", str(error))
-            return
-        try:
-            now.board.put(slot, job, given, schedule, self._parked.pop(job.key, None))
         except torch.OutOfMemoryError:
             now.board.clear(slot)
             now.queue.appendleft(job)
             raise
+        self._parked.pop(job.key, None)
 
     def _board(self, group: Sequence[Job], slots: int) -> SlotBoard:
         """Make the slots of one pass; never more than the pass has jobs."""
@@ -262,23 +301,26 @@ class Engine:
             board = make(1)
         return board
 
-    def _halve_slots(self) -> None:
-        if self._slots <= 1:
+    def _halve_slots(self, rows: int, *, may_stay: bool) -> None:
+        """Go on with half of the `rows` that were too many; one may stay if it works alone."""
+        if rows <= 1 and not may_stay:
             raise ResourceError(
                 f"{self._nets.device}: out of memory with a single slot; use a smaller "
                 "tile_latent_px or dtype, or a device with more memory"
-            ) from None
-        _log.warning("out of memory with %d slots; going on with half", self._slots)
-        self._slots //= 2
-        if self._nets.device.type == "cuda":
-            torch.cuda.empty_cache()
+            )
+        _log.warning("out of memory with %d slots; going on with fewer", rows)
+        self._slots = max(1, rows // 2)
 
     def _find_slots(self, group: Sequence[Job]) -> int:
         """Find how many slots fit, from the memory that one and two slots take."""
         if self._nets.device.type != "cuda":
             return min(_CPU_SLOTS, self._options.max_slots)
         with self._nets.eager():
-            one, two = (self._peak_bytes(group, slots) for slots in (1, 2))
+            one = self._peak_bytes(group, 1)
+            try:
+                two = self._peak_bytes(group, 2)
+            except torch.OutOfMemoryError:
+                return 1
         torch.cuda.empty_cache()
         free, _ = torch.cuda.mem_get_info(self._nets.device)
         room = _MEMORY_SHARE * (free - self._options.reserve_bytes) - one

@@ -66,10 +66,15 @@ def denoise_latents(
     """
     if guidance_scale != 1 and negative_prompt_embeds is None:
         raise DataError(f"guidance_scale {guidance_scale} needs negative_prompt_embeds")
+    if slots < 1:
+        raise DataError(f"slots {slots} found; expected 1 or more")
     negative = prompt_embeds if negative_prompt_embeds is None else negative_prompt_embeds
+    prompts = _prompt_table(prompt_embeds, negative)
+    channels = getattr(getattr(unet, "config", None), "in_channels", None)
     inputs, planned = [], []
     for index, (latent, image01, steps) in enumerate(jobs):
-        _check_job(index, latent, image01)
+        channels = channels or latent.shape[0]
+        _check_job(index, latent, image01, steps, channels)
         inputs.append(JobInput(latent.float(), image01))
         height, width = latent.shape[1:]
         planned.append(
@@ -78,19 +83,35 @@ def denoise_latents(
     port = _Gathered(inputs)
     if planned:
         with torch.inference_mode():
-            nets = PromptedNets(unet, controlnet, stack_prompts([prompt_embeds, negative]))
+            nets = PromptedNets(unet, controlnet, prompts)
         options = EngineOptions(slots, workers=0, final_sigma=final_sigma, tiling=tiling)
         schedule = noise or unipc.noise_schedule({})
-        channels = int(inputs[0].latent.shape[0])
-        Engine(nets, schedule, options, channels=channels).run(planned, port)
+        Engine(nets, schedule, options, channels=inputs[0].latent.shape[0]).run(planned, port)
     # copies, because tensors made in inference mode cannot take part in training
     return [latent.clone() for latent in port.latents if latent is not None]
 
 
-def _check_job(index: int, latent: Tensor, image01: Tensor) -> None:
+def _prompt_table(prompt: Tensor, negative: Tensor) -> Tensor:
+    for name, embedding in (("prompt_embeds", prompt), ("negative_prompt_embeds", negative)):
+        if embedding.ndim not in (2, 3) or embedding.shape[:-2] not in ((), (1,)):
+            raise DataError(
+                f"{name} {tuple(embedding.shape)} found; expected [1, tokens, width] or "
+                "[tokens, width]"
+            )
+    if prompt.shape[-2:] != negative.shape[-2:]:
+        raise DataError(
+            f"prompt_embeds {tuple(prompt.shape)} and negative_prompt_embeds "
+            f"{tuple(negative.shape)} found; expected the same tokens and width"
+        )
+    return stack_prompts([prompt, negative])
+
+
+def _check_job(index: int, latent: Tensor, image01: Tensor, steps: int, channels: int) -> None:
     expected = (3, 8 * latent.shape[-2], 8 * latent.shape[-1]) if latent.ndim == 3 else None
-    if expected is None or tuple(image01.shape) != expected:
+    if expected is None or tuple(image01.shape) != expected or latent.shape[0] != channels:
         raise DataError(
             f"job {index}: latent {tuple(latent.shape)} and image {tuple(image01.shape)} found; "
-            "expected [C, h, w] and [3, 8h, 8w]"
+            f"expected [{channels}, h, w] and [3, 8h, 8w]"
         )
+    if not hasattr(steps, "__index__") or steps < 1:
+        raise DataError(f"job {index}: steps {steps} found; expected a whole number, 1 or more")

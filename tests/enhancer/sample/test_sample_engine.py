@@ -105,6 +105,16 @@ def test_public_call_without_jobs_and_with_wrong_ones(nets: Any, prompts: Any) -
         denoise_latents(*nets, [(torch.zeros(4, 8, 8), torch.zeros(3, 64, 64), 0)], **prompts)
     with pytest.raises(DataError, match="negative_prompt_embeds"):
         denoise_latents(*nets, [], prompt_embeds=prompts["prompt_embeds"])
+    with pytest.raises(DataError, match=r"steps 2\.5"):
+        denoise_latents(*nets, [(torch.zeros(4, 8, 8), torch.zeros(3, 64, 64), 2.5)], **prompts)
+    with pytest.raises(DataError, match=r"expected \[4, h, w\]"):
+        denoise_latents(*nets, [(torch.zeros(3, 8, 8), torch.zeros(3, 64, 64), 2)], **prompts)
+    with pytest.raises(DataError, match="slots -1"):
+        denoise_latents(*nets, [], slots=-1, **prompts)
+    with pytest.raises(DataError, match=r"prompt_embeds \(2, 77, 32\)"):
+        denoise_latents(*nets, [], prompt_embeds=torch.zeros(2, 77, 32), guidance_scale=1)
+    with pytest.raises(DataError, match="the same tokens and width"):
+        denoise_latents(*nets, [], **{**prompts, "prompt_embeds": torch.zeros(1, 3, 32)})
 
 
 def stub_jobs(steps: Iterable[int]) -> list[tuple[Tensor, Tensor, int]]:
@@ -411,8 +421,36 @@ def test_slots_are_found_from_free_memory() -> None:
     assert len(port.latents) == 40
 
 
+@pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("where", ["load", "finish"])
-def test_memory_that_ends_in_the_background_loses_no_job(where: str) -> None:
+def test_memory_that_ends_in_the_background_halves_the_slots(where: str, workers: int) -> None:
+    failures = iter(range(5 if where == "load" else 2))
+
+    class Port(KeptPort):
+        def try_memory(self, task: str) -> None:
+            if task == where and next(failures, None) is not None:
+                raise torch.OutOfMemoryError("no memory")
+
+        def load(self, job: Job) -> JobInput:
+            self.try_memory("load")
+            return super().load(job)
+
+        def finish(self, job: Job, latent: Tensor) -> None:
+            self.try_memory("finish")
+            super().finish(job, latent)
+
+    jobs, port = [job(i, 3 + i % 4) for i in range(12)], Port()
+    engine(StubUNet(), slots=8, workers=workers).run(jobs, port)
+    clean = run_jobs(jobs, slots=2, workers=0)
+    assert sorted(port.latents) == sorted(clean.latents)
+    for key, latent in port.latents.items():
+        assert relative_to_max(latent, clean.latents[key]) < TOLERANCE
+
+
+@pytest.mark.parametrize(
+    ("where", "message"), [("load", "single slot"), ("finish", "decoded with nothing beside it")]
+)
+def test_memory_that_does_not_hold_one_image_is_an_error(where: str, message: str) -> None:
     class Port(KeptPort):
         def load(self, job: Job) -> JobInput:
             if where == "load":
@@ -422,5 +460,25 @@ def test_memory_that_ends_in_the_background_loses_no_job(where: str) -> None:
         def finish(self, job: Job, latent: Tensor) -> None:
             raise torch.OutOfMemoryError("no memory")
 
-    with pytest.raises(ResourceError, match="encoded or decoded"):
+    with pytest.raises(ResourceError, match=message):
         engine(StubUNet(), slots=2).run([job(i, 3) for i in range(4)], Port())
+
+
+def test_parked_work_outlives_memory_that_ends_when_it_is_put_back() -> None:
+    jobs, port = [job(i, 40) for i in range(4)], KeptPort()
+    steps = iter(range(10_000))
+    parked = engine(StubUNet(), slots=4).run(jobs, port, should_stop=lambda: next(steps) > 30)
+    assert {item.position for item in parked.values()} == {30}
+    watch = Counter()
+    again = engine(StubUNet(), watch, slots=4)
+    embed, calls = again._nets.embed_condition, iter(range(10_000))
+
+    def run_out_once(image01: Tensor) -> Tensor:
+        if next(calls) == 3:
+            raise torch.OutOfMemoryError("no memory")
+        return embed(image01)
+
+    again._nets.embed_condition = run_out_once
+    again.run(jobs, port, parked=parked)
+    assert sorted(port.latents) == [item.key for item in jobs]
+    assert watch.active == 4 * 10
