@@ -17,7 +17,7 @@ from runtime.errors import DataError
 from runtime.ranks import patience
 from runtime.settings import RunSettings
 from runtime.stage import StageRun, open_stage
-from runtime.torch_device import use_threads
+from runtime.torch_device import choose_device, use_threads
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def open_session(run: RunSettings, phase: int, *, replace: bool) -> Session:
     """Open a phase; the main process first, so that the others find its record."""
     settings = run.section("afine", AfineConfig)
     use_threads(settings.cpu_threads)
-    accelerator = Accelerator(cpu=not torch.cuda.is_available(), kwargs_handlers=[patience()])
+    accelerator = Accelerator(cpu=choose_device().type == "cpu", kwargs_handlers=[patience()])
     inputs = check_inputs(run, phase)
     with accelerator.main_process_first():
         stage = open_stage(

@@ -80,6 +80,7 @@ class PromptedNets:
         self.device, self.dtype = parameter.device, parameter.dtype
         self._prompts = prompts.to(self.device, self.dtype)
         self._choice = _Choice()
+        self._rows: dict[int, Tensor] = {}
         self._embedding = _child(controlnet, "controlnet_cond_embedding")
         self._unet = replace_modules(unet, self._lookups(unet))
         self._controlnet = replace_modules(
@@ -87,7 +88,8 @@ class PromptedNets:
             {**self._lookups(controlnet), "controlnet_cond_embedding": nn.Identity()},
         )
         self._eager = (self._unet, self._controlnet)
-        if compile_mode != "off":
+        self._is_compiled = compile_mode != "off"
+        if self._is_compiled:
             mode = None if compile_mode == "default" else compile_mode
             self._unet = torch.compile(self._unet, mode=mode, dynamic=False)
             self._controlnet = torch.compile(self._controlnet, mode=mode, dynamic=False)
@@ -141,10 +143,17 @@ class PromptedNets:
         finally:
             self._unet, self._controlnet = nets
 
+    def free_memory(self) -> None:
+        """Give the device's memory back that is kept for later calls, recorded graphs too."""
+        if self._is_compiled:
+            torch.compiler.reset()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
     def _call(self, latent: Tensor, timesteps: Tensor, inputs: SlotInputs) -> Tensor:
-        self._choice.rows = inputs.prompt
-        # a CUDA graph's outputs live until here
-        torch.compiler.cudagraph_mark_step_begin()
+        self._choose(inputs.prompt)
+        if self._is_compiled:  # a CUDA graph's outputs live until here
+            torch.compiler.cudagraph_mark_step_begin()
         sample = latent.to(self.dtype)
         # only its shape is read: the lookups hold the projected text
         text = self._prompts[:1].expand(len(sample), -1, -1)
@@ -165,6 +174,12 @@ class PromptedNets:
             return_dict=False,
         )[0]
         return output.float()
+
+    def _choose(self, prompt: Tensor) -> None:
+        """Tell the lookups each row's prompt, always at the same address: graphs record it."""
+        rows = self._rows.setdefault(len(prompt), torch.empty_like(prompt))
+        rows.copy_(prompt)
+        self._choice.rows = rows
 
     def _lookups(self, net: nn.Module) -> dict[str, nn.Module]:
         """Tables for the key and value projections of every text attention of `net`."""

@@ -6,6 +6,8 @@ half a pixel off in y: (W - 1) / 2 in x, H / 2 in y.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -73,19 +75,36 @@ class TileLayout:
         """
         if len(self) == 1:
             return tiles
-        window = gaussian_window(self.height, self.width).to(tiles.device)
+        window, weight = _blending_weights(self, height, width, tiles.device)
         parts = tiles.unflatten(0, (-1, len(self)))
         total = torch.zeros(
             (parts.shape[0], parts.shape[2], height, width),
             dtype=torch.float64,
             device=tiles.device,
         )
-        weight = torch.zeros((height, width), dtype=torch.float64, device=tiles.device)
-        for index, (top, left) in enumerate(self.offsets):
-            area = (..., slice(top, top + self.height), slice(left, left + self.width))
+        for index, area in enumerate(self.areas):
             total[area] += parts[:, index] * window
-            weight[area] += window
         return (total / weight).to(tiles.dtype)
+
+    @property
+    def areas(self) -> "list[tuple[Any, slice, slice]]":
+        """Where each tile lies, as indices of an image [..., H, W]."""
+        return [
+            (..., slice(top, top + self.height), slice(left, left + self.width))
+            for top, left in self.offsets
+        ]
+
+
+@lru_cache(maxsize=8)
+def _blending_weights(
+    layout: TileLayout, height: int, width: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """A tile's window, and its sum over all tiles at each latent pixel."""
+    window = gaussian_window(layout.height, layout.width).to(device)
+    weight = torch.zeros((height, width), dtype=torch.float64, device=device)
+    for area in layout.areas:
+        weight[area] += window
+    return window, weight
 
 
 def gaussian_window(height: int, width: int) -> Tensor:
