@@ -28,6 +28,7 @@ from runtime.tables import read_table, table_of, write_table
 _log = logging.getLogger(__name__)
 _LATENT_SCALE = 8  # pixels of a latent's pixel
 _TILE, _OVERLAP = 64, 8  # the release's tiles, in latent pixels
+_LAST_TIMESTEP = 999  # of 1000 training timesteps, counted from 0
 
 _BLUR = pl.Struct(
     {
@@ -183,7 +184,7 @@ def draw_reference(
                 "prompt": config.prompt,
                 "negative_prompt": config.negative_prompt,
                 "color_fix": config.color_fix,
-                "work": predicted_work(size_px * upscale, steps),
+                "work": predicted_work(size_px * upscale, steps_made(init, steps, level)),
             }
         )
     return rows
@@ -199,6 +200,14 @@ def _draw_start(config: PlanConfig, generator: np.random.Generator) -> tuple[str
     if config.image_init == "released":
         return "released", max(level, 1), level
     return "partial", steps, level
+
+
+def steps_made(init: str, steps: int, level: int | None) -> int:
+    """Solver steps that are made: those planned, but none repeats a timestep.
+
+    A partial start leaves the timesteps from 1 to its level, all others those from 1 to 999.
+    """
+    return min(steps, level if init == "partial" and level is not None else _LAST_TIMESTEP)
 
 
 def predicted_work(side_px: float, steps: int) -> float:

@@ -15,7 +15,7 @@ import pytest
 from degrade import degrade_image
 from degrade.__main__ import main
 from degrade.config import DegradeConfig, PlanConfig
-from degrade.plan import balance, draw_reference, make_plan, predicted_work
+from degrade.plan import balance, draw_reference, make_plan, predicted_work, steps_made
 from runtime.images import decode_png, encode_png
 from runtime.tables import write_table
 from runtime.tars import iter_samples, write_tar
@@ -112,6 +112,15 @@ def test_the_papers_reading_draws_level_and_steps_apart():
     assert {row["init"] for row in rows} == {"partial"}
     pairs = np.array([(row["steps"], row["level"]) for row in rows])
     assert abs(np.corrcoef(pairs.T)[0, 1]) < 0.2
+
+
+@pytest.mark.parametrize(
+    ("init", "steps", "level", "expected"),
+    [("noise", 500, None, 500), ("noise", 1000, None, 999), ("released", 700, 700, 700),
+     ("partial", 700, 60, 60), ("partial", 20, 60, 20)],
+)  # fmt: skip
+def test_work_counts_the_steps_that_are_made(init, steps, level, expected):
+    assert steps_made(init, steps, level) == expected
 
 
 def test_work_counts_the_tiles_of_the_release():
