@@ -1,13 +1,15 @@
 """Sampling throughput: this engine against batch one, and against padded static batches.
 
-    python -m benchmarks.sampling [--device cpu|cuda] [--jobs 48] [--slots 8] [--rounds 3]
+    python -m benchmarks.sampling [--device cpu|cuda] [--jobs 48] [--slots 8] [--compile MODE]
 
 Steps are drawn from [20, 1000] as in the paper and divided by --scale. All three ways work
 on the same jobs with the same nets in the same process, in turns, and the ratios of the
 medians are printed: (a) the release's loop, one image at a time through the stock diffusers
 scheduler; (b) static batches in plan order, each as long as its longest member; the engine.
-On a CPU, process time is taken, so that other load cancels, and the nets are tiny; on a GPU
-the nets have the size of Stable Diffusion 1.5 with random weights in bfloat16.
+(b) has the engine's nets, with all that they keep per image and prompt. Decoding is left out
+of all three. On a CPU, process time is taken, so that other load cancels, and the nets are
+tiny; on a GPU the nets have the size of Stable Diffusion 1.5 with random weights in bfloat16.
+On a device with a time limit: --jobs 64 --scale 20, once with each --compile.
 """
 
 import argparse
@@ -22,16 +24,16 @@ import torch
 from diffusers import ControlNetModel, UniPCMultistepScheduler
 from torch import Tensor
 
-from enhancer import denoise_latents
 from enhancer.sample import unipc
 from enhancer.sample.accounting import matmul_rate
-from enhancer.sample.board import Job, JobInput
-from enhancer.sample.engine import Engine, EngineOptions
+from enhancer.sample.board import Job, JobInput, SlotBoard
+from enhancer.sample.engine import DEFAULT_TILING, Engine, EngineOptions
 from enhancer.sample.nets import PromptedNets
 from enhancer.unet import PacaUNet2DConditionModel
 
 PAPER_IMAGES, PAPER_DEVICES, PAPER_DAYS = 179_208, 20, 20
-MEAN_STEPS = 510
+PAPER_EVALUATIONS = 400_242_556  # of the plan of configs/diffiqa.yaml (docs/scale.md)
+NOISE = unipc.noise_schedule({})
 LatentJob = tuple[Tensor, Tensor, int]
 
 
@@ -43,6 +45,7 @@ class Setting:
     controlnet: Any
     prompts: Tensor
     latent_px: int
+    nets: PromptedNets
 
     @property
     def device(self) -> torch.device:
@@ -50,7 +53,7 @@ class Setting:
         return self.prompts.device
 
 
-def make_setting(device: str) -> Setting:
+def make_setting(device: str, compile_mode: str) -> Setting:
     """Random nets: Stable Diffusion 1.5 in bfloat16 on a GPU, tiny in float32 on a CPU."""
     is_gpu = device == "cuda"
     widths = (320, 640, 1280, 1280) if is_gpu else (32, 64, 64, 64)
@@ -69,7 +72,9 @@ def make_setting(device: str) -> Setting:
     if is_gpu:
         options = {"dtype": torch.bfloat16, "memory_format": torch.channels_last}
         unet, controlnet = unet.to(**options), controlnet.to(**options)
-    return Setting(unet, controlnet, prompts, 64 if is_gpu else 8)
+    with torch.inference_mode():
+        nets = PromptedNets(unet, controlnet, prompts, compile_mode=compile_mode)
+    return Setting(unet, controlnet, prompts, 64 if is_gpu else 8, nets)
 
 
 def draw_jobs(setting: Setting, count: int, scale: int) -> list[LatentJob]:
@@ -115,18 +120,52 @@ def batch_one(setting: Setting, jobs: list[LatentJob]) -> None:
             latent = scheduler.step(output, timestep, latent, return_dict=False)[0]
 
 
+class _AtHand:
+    """Port for jobs whose inputs are at hand and whose latents nobody wants."""
+
+    def __init__(self, jobs: list[LatentJob]) -> None:
+        self._jobs = jobs
+
+    def load(self, job: Job) -> JobInput:
+        return JobInput(*self._jobs[int(job.key)][:2])
+
+    def finish(self, job: Job, latent: Tensor) -> None: ...
+
+    def fail(self, job: Job, reason: str, detail: str) -> None:
+        raise RuntimeError(f"{job.key}: {reason} {detail}")
+
+
+def planned(jobs: list[LatentJob]) -> list[Job]:
+    """Describe jobs to the engine: guided, prompt 1 against prompt 0."""
+    return [
+        Job(f"{index:05}", steps, None, *latent.shape[1:], 7.5, 1.0, 1, 0)
+        for index, (latent, _, steps) in enumerate(jobs)
+    ]
+
+
 def denoise(setting: Setting, jobs: list[LatentJob], slots: int) -> None:
     """All jobs through this engine."""
-    denoise_latents(
-        setting.unet, setting.controlnet, jobs, slots=slots,
-        prompt_embeds=setting.prompts[1:], negative_prompt_embeds=setting.prompts[:1],
-    )  # fmt: skip
+    options = EngineOptions(slots=slots, workers=0)
+    Engine(setting.nets, NOISE, options).run(planned(jobs), _AtHand(jobs))
 
 
+@torch.inference_mode()
 def padded(setting: Setting, jobs: list[LatentJob], slots: int) -> None:
     """Static batches in plan order: slots of finished images stay empty until the batch ends."""
+    side = setting.latent_px
+    board = SlotBoard(
+        setting.nets, slots, layout=DEFAULT_TILING.layout(side, side), shape=(4, side, side),
+        is_guided=True, max_rows=slots, max_steps=max(steps for _, _, steps in jobs),
+    )  # fmt: skip
+    inputs, described = _AtHand(jobs), planned(jobs)
     for start in range(0, len(jobs), slots):
-        denoise(setting, jobs[start : start + slots], slots)
+        batch = described[start : start + slots]
+        for slot, job in enumerate(batch):
+            board.put(slot, job, inputs.load(job), unipc.solver_schedule(NOISE, job.steps))
+        for _ in range(max(job.steps for job in batch)):
+            board.step()
+            for slot in board.finished():
+                board.take(slot)
 
 
 def seconds(device: torch.device, work: Callable[[], None]) -> float:
@@ -186,24 +225,16 @@ def occupancy(jobs: int, slots: int) -> float:
     ]
     watch = _Occupancy()
     options = EngineOptions(slots=slots, workers=0)
-    Engine(_FreeNets(), unipc.noise_schedule({}), options, watch=watch).run(plan, watch)
+    Engine(_FreeNets(), NOISE, options, watch=watch).run(plan, watch)
     return watch.active / watch.slots
 
 
 def flops_per_evaluation(setting: Setting) -> int:
     """Operations of one ControlNet + UNet pass over one latent."""
-    watch = _Occupancy()
-    with torch.inference_mode():
-        nets = PromptedNets(setting.unet, setting.controlnet, setting.prompts)
-    side = setting.latent_px
-
-    class Port(_Occupancy):
-        def load(self, job: Job) -> JobInput:
-            return JobInput(torch.zeros(4, side, side), torch.zeros(3, 8 * side, 8 * side))
-
-    job = Job("0", 1, None, side, side, 7.5, 1.0, 0, 1)
+    watch, side = _Occupancy(), setting.latent_px
+    jobs = [(torch.zeros(4, side, side), torch.zeros(3, 8 * side, 8 * side), 1)]
     options = EngineOptions(slots=1, workers=0)
-    Engine(nets, unipc.noise_schedule({}), options, watch=watch).run([job], Port())
+    Engine(setting.nets, NOISE, options, watch=watch).run(planned(jobs), _AtHand(jobs))
     return watch.flops
 
 
@@ -214,18 +245,23 @@ def main() -> None:
     parser.add_argument("--slots", type=int, default=None)
     parser.add_argument("--scale", type=int, default=None, help="divide the paper's steps by this")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
+        "--compile", default="off", help="mode of torch.compile, for engine and (b)"
+    )
     args = parser.parse_args()
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     torch.set_num_threads(1)
     is_gpu = device == "cuda"
     slots = args.slots or (32 if is_gpu else 8)
-    setting = make_setting(device)
+    setting = make_setting(device, args.compile)
     jobs = draw_jobs(setting, args.jobs or (4 * slots), args.scale or (10 if is_gpu else 50))
     steps = sum(job[2] for job in jobs)
     # the loop's rate does not depend on the mix of steps, so that a few jobs are enough
     few = jobs[: max(1, len(jobs) // 8)]
     share = steps / sum(job[2] for job in few)
-    denoise(setting, few, slots)
+    # every shape once, compiled and tuned, before time is taken
+    denoise(setting, [(latent, image01, 2) for latent, image01, _ in jobs[:slots]], slots)
+    batch_one(setting, [(*jobs[0][:2], 2)])
     ways: dict[str, Callable[[], None]] = {
         "a": lambda: batch_one(setting, few),
         "b": lambda: padded(setting, jobs, slots),
@@ -250,9 +286,15 @@ def main() -> None:
         print("  GPU rows (SD1.5 size, bfloat16; share of matrix-product rate; days): not measured")
         return
     peak = matmul_rate(setting.device, torch.bfloat16)
-    days = PAPER_IMAGES * MEAN_STEPS / (steps / median["engine"]) / PAPER_DEVICES / 86400
+    seconds_per_evaluation = median["engine"] / (2 * steps)
+    days = PAPER_EVALUATIONS * seconds_per_evaluation / PAPER_DEVICES / 86400
     print(f"  {rate / 1e12:.0f} TFLOP/s, {rate / peak:.0%} of the matrix-product rate (goal 45 %)")
-    print(f"  {PAPER_IMAGES:,} images on {PAPER_DEVICES} such devices: {days:.2f} days")
+    print(
+        f"  {seconds_per_evaluation:.5f} s an evaluation (enhancer.sample.seconds_per_evaluation)"
+    )
+    print(
+        f"  {PAPER_IMAGES:,} images on {PAPER_DEVICES} such devices: {days:.2f} days of denoising"
+    )
     print(f"  (the paper: {PAPER_DAYS} days on {PAPER_DEVICES} V100)")
 
 
