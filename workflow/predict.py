@@ -12,8 +12,7 @@ from runtime.errors import PipelineError
 from workflow.config import RunConfig
 
 EVALUATIONS_PER_STEP = 2  # with and without the prompt
-# The paper: 20 days of 20 V100s for 179,208 images, about 0.07 s an evaluation; rounded up.
-SECONDS_PER_EVALUATION = 0.1
+SECONDS_PER_EVALUATION = 0.1  # the paper's V100s (PAPER_SECONDS_PER_EVALUATION), rounded up
 SECONDS_PER_DEGRADED_IMAGE = 3.0
 _MARGIN = 1.5
 _START_MINUTES = 15  # a cold start: imports and weights from a network disk, compilation

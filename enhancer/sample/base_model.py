@@ -3,6 +3,7 @@
 Read from a diffusers folder by `enhancer.components`.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +14,11 @@ from torch import Tensor
 
 from enhancer.components import embed_prompts, load_text, load_vae
 from enhancer.sample import unipc
+from enhancer.sample.planned import LAST_TIMESTEP
 from runtime.atomic import read_json
 from runtime.errors import DataError
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -57,10 +61,16 @@ class BaseModel:
 
     @torch.inference_mode()
     def decode(self, latent: Tensor) -> Tensor:
-        """Decode a scaled latent, [C, h, w], to an image, float32 [3, 8h, 8w] in [0, 1]."""
+        """Decode a scaled latent, [C, h, w], to an image, float32 [3, 8h, 8w] in [0, 1].
+
+        Raises:
+            FloatingPointError: the VAE's number format does not hold its result.
+        """
         parameter = next(self.vae.parameters())
         unscaled = latent / float(self.vae.config.scaling_factor) + self._shift
         image: Tensor = self.vae.decode(unscaled[None].to(parameter)).sample[0]
+        if not torch.isfinite(image).all():
+            raise FloatingPointError(f"decoded image in {parameter.dtype}")
         return (image.float() / 2 + 0.5).clamp(0, 1)
 
     @torch.inference_mode()
@@ -86,7 +96,8 @@ def load_base_model(folder: Path, *, device: torch.device, vae_dtype: torch.dtyp
         device: where the models go.
         vae_dtype: number format of the VAE; the text encoder stays float32.
     Raises:
-        DataError: a part is unreadable, or the VAE does not halve three times.
+        DataError: a part is unreadable, the VAE does not halve three times, or the denoiser was
+            not trained on 1000 timesteps, of which plans speak.
     """
     vae = load_vae(folder).to(device, vae_dtype)
     levels = len(vae.config.block_out_channels)
@@ -99,4 +110,14 @@ def load_base_model(folder: Path, *, device: torch.device, vae_dtype: torch.dtyp
     scheduler = folder / "scheduler/scheduler_config.json"
     config = read_json(scheduler, what="noise schedule")
     noise = unipc.noise_schedule(config, where=str(scheduler))
+    if noise.timesteps != LAST_TIMESTEP + 1:
+        raise DataError(
+            f"{scheduler}: num_train_timesteps is {noise.timesteps}; the plan's levels and steps "
+            f"are of {LAST_TIMESTEP + 1}"
+        )
+    if foreign := unipc.foreign_settings(config):
+        _log.warning(
+            "%s: sampling uses UniPC of order 2 on evenly spaced timesteps, not its %s",
+            scheduler, ", ".join(foreign),
+        )  # fmt: skip
     return BaseModel(vae, text_encoder.to(device), tokenizer, noise)

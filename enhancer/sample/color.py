@@ -22,20 +22,28 @@ def wavelet_color_fix(generated01: Tensor, reference01: Tensor) -> Tensor:
     Returns:
         Same shape, clipped to [0, 1]; the arguments are not modified.
     """
-    fixed = generated01 - low_band(generated01) + low_band(reference01)
-    return fixed.clamp(0, 1)
+    details, _ = wavelet_bands(generated01)
+    _, colours = wavelet_bands(reference01)
+    return (details + colours).clamp(0, 1)
 
 
-def low_band(image: Tensor) -> Tensor:
-    """Blur with dilated 3x3 binomial kernels, dilations 1, 2, 4, 8, 16; edges replicated."""
+def wavelet_bands(image: Tensor) -> tuple[Tensor, Tensor]:
+    """Split an image into the sum of its detail bands and its lowest band.
+
+    Blurs with dilated 3x3 binomial kernels, dilations 1, 2, 4, 8, 16; edges replicated. The
+    details are added up band by band: their last bit decides where pixels are truncated.
+    """
     channels = image.shape[1]
+    details = torch.zeros_like(image)
     line = torch.tensor([1.0, 2.0, 1.0], dtype=image.dtype, device=image.device) / 4
     kernel = torch.outer(line, line).expand(channels, 1, 3, 3)
     for level in range(LEVELS):
         dilation = 2**level
         padded = F.pad(image, (dilation,) * 4, mode="replicate")
-        image = F.conv2d(padded, kernel, groups=channels, dilation=dilation)
-    return image
+        blurred = F.conv2d(padded, kernel, groups=channels, dilation=dilation)
+        details += image - blurred
+        image = blurred
+    return details, image
 
 
 def to_u8(image01: Tensor, rounding: Rounding = "round") -> Tensor:

@@ -29,9 +29,10 @@ def _run(args: argparse.Namespace) -> None:
 
     run = load_run(args.config)
     settings = run.section("enhancer.sample", SampleConfig)
-    tiling = tiling_of(settings)
-    shard = cost_of(run.root, shard_rows(run, args.shard), tiling)
+    rows = shard_rows(run, args.shard)
     if args.dry_run:
+        tiling = tiling_of(settings)
+        shard = cost_of(run.root, rows, tiling)
         plan = cost_of(run.root, read_plan(run.root), tiling)
         rate = settings.seconds_per_evaluation or measured_rate(run.root)
         parts = [(f"shard {args.shard}", shard), ("whole plan", plan)]
@@ -42,7 +43,6 @@ def _run(args: argparse.Namespace) -> None:
         run.root / f"samples/metrics/{args.shard:05}.jsonl",
         args.shard,
         peak_tflops=settings.device_peak_tflops,
-        total_evaluations=shard.evaluations,
     )
     run_shard(run, args.shard, meter, replace=args.replace, limit=args.limit)
 

@@ -6,6 +6,9 @@ from pydantic import Field, model_validator
 
 from runtime.settings import Section, StageSpec, speed_field
 
+# 20 days of 20 V100s for the plan of configs/diffiqa.yaml, 400 million evaluations (docs/scale.md)
+PAPER_SECONDS_PER_EVALUATION = 0.086
+
 
 class SampleConfig(Section):
     """How the planned images are denoised, decoded and written."""

@@ -101,7 +101,11 @@ class ImagePort:
     def finish(self, job: Job, latent: Tensor) -> None:
         """Decode, fix colours, resize back, encode and keep an image."""
         image = self._images[job.key]
-        generated = self._base.decode(latent)
+        try:
+            generated = self._base.decode(latent)
+        except FloatingPointError as error:
+            self.fail(job, "non_finite", str(error))
+            return
         pixels = finish_pixels(
             generated,
             self._input01(image) if image.row["color_fix"] == "wavelet" else None,
@@ -109,7 +113,9 @@ class ImagePort:
             rounding=self._rounding,
         )
         steps = distinct_steps(job.steps, job.level)
-        record = {**image.row, **self._facts, "solver_steps": steps, "input_px": image.input_px}
+        # how images are shared out says nothing about any of them
+        planned = {name: value for name, value in image.row.items() if name != "shard"}
+        record = {**planned, **self._facts, "solver_steps": steps, "input_px": image.input_px}
         self._store.put(job.key, encode_png(pixels), record)
         self._count(failed=0)
 

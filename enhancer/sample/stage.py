@@ -7,7 +7,7 @@ writes `<test_id>.png` and `<test_id>.json` of every image, and the manifest
 
 import logging
 import signal
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
@@ -18,11 +18,18 @@ import torch
 from enhancer.checkpoints import load_nets
 from enhancer.components import base_folder, silence_model_libraries
 from enhancer.sample.base_model import BaseModel, load_base_model
+from enhancer.sample.board import Parked
 from enhancer.sample.config import SAMPLE, SampleConfig
 from enhancer.sample.engine import Engine, EngineOptions, Watch
 from enhancer.sample.images import ImagePort, Prompts, job_of
 from enhancer.sample.nets import PromptedNets
-from enhancer.sample.planned import PlannedImage, planned_images, read_plan
+from enhancer.sample.planned import (
+    PlannedImage,
+    distinct_steps,
+    evaluations,
+    planned_images,
+    read_plan,
+)
 from enhancer.sample.store import ImageStore
 from enhancer.sample.tiles import Tiling
 from runtime.errors import ConfigError, PreemptedError
@@ -32,13 +39,19 @@ from runtime.tars import write_tar
 from runtime.torch_device import choose_device, use_threads
 
 _log = logging.getLogger(__name__)
+_RECORDED = (
+    "dtype", "vae_dtype", "final_sigma", "pixel_rounding", "tile_latent_px",
+    "tile_overlap_latent_px",
+)  # fmt: skip
 
 
 class Monitor(Watch, Protocol):
     """Who is told how a shard goes."""
 
-    def started(self, total: int, done: int, device: torch.device, dtype: torch.dtype) -> None:
-        """`done` of `total` images are there from earlier runs; models are loaded."""
+    def started(
+        self, total: int, done: int, left: int, device: torch.device, dtype: torch.dtype
+    ) -> None:
+        """`done` of `total` images are there from earlier runs; `left` evaluations are to do."""
 
     def imaged(self, count: int, failed: int) -> None:
         """`count` more images are through, `failed` of them without a result."""
@@ -177,7 +190,7 @@ def _denoise(
         stop.count(count)
         monitor.imaged(count, failed)
 
-    facts = {name: getattr(settings, name) for name in ("dtype", "vae_dtype", "final_sigma")}
+    facts = {name: getattr(settings, name) for name in _RECORDED}
     port = ImagePort(
         images, base, store, rounding=settings.pixel_rounding, facts=facts, on_done=on_done
     )
@@ -190,18 +203,37 @@ def _denoise(
         tiling=tiling_of(settings),
     )
     engine = Engine(nets, base.noise, options, channels=base.latent_channels, watch=monitor)
-    monitor.started(len(images), len(finished), device, dtype)
+    parked = store.parked(finished)
+    left = evaluations_left(images, finished, parked, options.tiling)
+    monitor.started(len(images), len(finished), left, device, dtype)
     try:
         parked = engine.run(
             [job_of(image, prompts) for image in images],
             port,
             done=finished,
-            parked=store.parked(finished),
+            parked=parked,
             should_stop=stop,
         )
         store.park(parked)
     finally:
         monitor.closed()
+
+
+def evaluations_left(
+    images: Sequence[PlannedImage],
+    finished: Collection[str],
+    parked: Mapping[str, Parked],
+    tiling: Tiling,
+) -> int:
+    """Network evaluations that are still to be made, of images and of steps."""
+    left = 0
+    for image in images:
+        if image.test_id not in finished:
+            whole = evaluations(image.row, image.size_px, tiling)
+            steps = distinct_steps(int(image.row["steps"]), image.solver_level)
+            begun = parked[image.test_id].position if image.test_id in parked else 0
+            left += whole - whole // steps * begun
+    return left
 
 
 def _load_prompted_nets(

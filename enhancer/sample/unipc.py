@@ -42,6 +42,14 @@ PRED_C, PRED_M, PRED_M1 = 7, 8, 9
 COLUMNS = 10
 
 
+STABLE_DIFFUSION: Mapping[str, Any] = {
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+}
+_FOREIGN = ("thresholding", "use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas")
+
+
 @dataclass(frozen=True)
 class NoiseSchedule:
     """What the networks were trained with.
@@ -97,17 +105,26 @@ def noise_schedule(config: Mapping[str, Any], *, where: str = "scheduler") -> No
     """Build the training noise schedule from a scheduler_config.json.
 
     Args:
-        config: keys num_train_timesteps, beta_start, beta_end, beta_schedule, prediction_type.
+        config: beta_start, beta_end, beta_schedule; num_train_timesteps (1000) and
+            prediction_type (epsilon) if they are others; empty for Stable Diffusion 1.x.
         where: start of an error message.
     Raises:
-        DataError: a beta schedule or a prediction type that is not implemented.
+        DataError: a key is missing, or it names what is not implemented.
     """
+    config = config or STABLE_DIFFUSION
+    if missing := sorted(STABLE_DIFFUSION.keys() - config.keys()):
+        raise DataError(f"{where}: no {', '.join(missing)} found; complete the file")
     count = int(config.get("num_train_timesteps", 1000))
-    start, end = float(config.get("beta_start", 0.00085)), float(config.get("beta_end", 0.012))
-    kind = config.get("beta_schedule", "scaled_linear")
+    start, end = float(config["beta_start"]), float(config["beta_end"])
+    kind = config["beta_schedule"]
     if config.get("trained_betas") is not None or kind not in {"scaled_linear", "linear"}:
         raise DataError(
             f"{where}: beta schedule '{kind}' found; expected 'scaled_linear' or 'linear'"
+        )
+    if config.get("rescale_betas_zero_snr"):
+        raise DataError(
+            f"{where}: rescale_betas_zero_snr is set; a schedule without signal at its last "
+            "timestep is not supported"
         )
     prediction = config.get("prediction_type", "epsilon")
     if prediction not in {"epsilon", "v_prediction"}:
@@ -121,6 +138,13 @@ def noise_schedule(config: Mapping[str, Any], *, where: str = "scheduler") -> No
         betas = torch.linspace(start**0.5, end**0.5, count, dtype=torch.float32) ** 2
     abar = torch.cumprod(1.0 - betas, dim=0)
     return NoiseSchedule(abar.double().numpy(), prediction)
+
+
+def foreign_settings(config: Mapping[str, Any]) -> list[str]:
+    """Name the solver settings of a scheduler_config.json that this solver does not follow."""
+    spacing = config.get("timestep_spacing", "linspace")
+    found = [] if spacing == "linspace" else [f"timestep_spacing {spacing}"]
+    return found + [name for name in _FOREIGN if config.get(name)]
 
 
 def solver_schedule(

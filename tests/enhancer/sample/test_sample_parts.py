@@ -44,6 +44,20 @@ def test_color_fix_gives_the_released_bytes_when_truncated(wavelet: dict[str, Te
     assert (found == wavelet["out_u8_hwc"].numpy()).all()
 
 
+def test_truncated_bytes_follow_the_order_of_the_released_sum(wavelet: dict[str, Tensor]) -> None:
+    """Where output and input nearly agree, the last bit of the float sum decides the byte."""
+    image = image01(wavelet["source_input_u8_hwc"])
+    line = torch.tensor([0.25, 0.5, 0.25])
+    kernel = torch.outer(line, line)[None, None].repeat(3, 1, 1, 1)
+    details, low = torch.zeros_like(image), image
+    for dilation in (1, 2, 4, 8, 16):
+        padded = torch.nn.functional.pad(low, (dilation,) * 4, mode="replicate")
+        blurred = torch.nn.functional.conv2d(padded, kernel, groups=3, dilation=dilation)
+        details, low = details + (low - blurred), blurred
+    expected = (details + low).clamp(0, 1).mul(255).to(torch.uint8)
+    assert torch.equal(to_u8(wavelet_color_fix(image, image), "truncate"), expected)
+
+
 def test_color_fix_of_an_image_with_itself_is_the_image_when_rounded(
     wavelet: dict[str, Tensor],
 ) -> None:

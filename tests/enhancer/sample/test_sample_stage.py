@@ -16,11 +16,12 @@ import torch
 
 from enhancer.__main__ import main
 from enhancer.sample import store as store_module
-from enhancer.sample.base_model import load_base_model
+from enhancer.sample.base_model import BaseModel, load_base_model
 from enhancer.sample.config import SAMPLE
 from enhancer.sample.images import ImagePort, Prompts, job_of
 from enhancer.sample.planned import planned_images, read_plan
 from enhancer.sample.store import ImageStore
+from runtime.atomic import write_json
 from runtime.code_version import import_closure
 from runtime.images import ImageU8, decode_png
 from runtime.metrics import read_metrics
@@ -60,7 +61,8 @@ def test_every_planned_image_is_made_and_described(make_run: MakeRun) -> None:
     assert len(found) == 2 * len(rows)
     for row in rows:
         record = json.loads(found[f"{row['test_id']}.json"])
-        assert {key: record[key] for key in row} == row
+        assert record == record | {key: row[key] for key in row if key != "shard"}
+        assert "shard" not in record and record["tile_latent_px"] == 8
         assert pixels(found[f"{row['test_id']}.png"]).shape == (SIZE_PX, SIZE_PX, 3)
     last = json.loads(found[f"{rows[-1]['test_id']}.json"])
     assert (last["steps"], last["solver_steps"]) == (1000, 4)
@@ -102,7 +104,9 @@ def test_shard_layout_and_slots_change_no_image(make_run: MakeRun) -> None:
     apart = {**members(parts, 0), **members(parts, 1)}
     assert together.keys() == apart.keys()
     for name in together:
-        if name.endswith(".png"):
+        if name.endswith(".json"):
+            assert together[name] == apart[name]
+        else:
             difference = pixels(together[name]).astype(int) - pixels(apart[name])
             assert np.abs(difference).max() <= 1
             assert np.mean(difference != 0) < 1e-3
@@ -214,6 +218,73 @@ def test_dry_run_predicts_and_writes_nothing(
     text = capfd.readouterr().err
     assert "shard 1: 2 images, 40 denoising steps, 80 network evaluations, 0.02" in text
     assert "whole plan: 3 images, 60 denoising steps, 120 network evaluations, 0.03" in text
+
+
+def test_dry_run_predicts_hours_also_where_no_rate_is_known(
+    make_run: MakeRun, capfd: pytest.CaptureFixture[str]
+) -> None:
+    config = make_run([plan_row(0, 1, steps=1000, guidance=2.0, init="noise", level=None)])
+    assert sample(config, "--dry-run") == 0
+    text = capfd.readouterr().err
+    assert "999 denoising steps, 1,998 network evaluations, 0.05 device-hours at 0.086 s" in text
+    assert "the paper's V100s; for your device's set enhancer.sample.seconds" in text
+
+
+def test_time_left_counts_what_earlier_runs_left(make_run: MakeRun) -> None:
+    config = make_run([plan_row(0, k, steps=5) for k in range(1, 6)], slots=2)
+    while not (config.parent / "samples/samples-00000.json").exists():
+        assert sample(config, "--limit", "2") == 0
+    rows = read_metrics(config.parent / "samples/metrics/00000.jsonl")
+    summaries = [row for row in rows if row["event"] == "summary"]
+    assert len(summaries) >= 2
+    assert summaries[0]["eta_s"] > 0 == summaries[-1]["eta_s"]
+    assert sum(row["evaluations"] for row in summaries) == 5 * 5 * 2
+
+
+def test_an_image_that_the_vae_cannot_hold_fails_alone(make_run: MakeRun) -> None:
+    rows = [plan_row(0, k) for k in (1, 2)]
+    config = make_run(rows, max_failure_fraction=0.5)
+    decode = BaseModel.decode
+    calls = iter(range(9))
+
+    def overflow(model: BaseModel, latent: torch.Tensor) -> torch.Tensor:
+        return decode(model, latent * torch.nan if next(calls) == 0 else latent)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(BaseModel, "decode", overflow)
+        assert sample(config) == 0
+    manifest = read_json(config.parent / "samples/samples-00000.json")
+    assert manifest["counts"] == {"in": 2, "out": 1, "rejected": {"non_finite": 1}}
+    assert manifest["rejected"][0]["detail"] == "decoded image in torch.float32"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_train_timesteps": 500}, "num_train_timesteps is 500"),
+        ({"rescale_betas_zero_snr": True}, "rescale_betas_zero_snr is set"),
+        ({"beta_end": None}, "no beta_end found"),
+    ],
+)
+def test_other_noise_schedules_of_a_base_model_are_refused(
+    make_run: MakeRun, capfd: pytest.CaptureFixture[str], change: dict[str, object], message: str
+) -> None:
+    config = make_run([plan_row(0, 1)])
+    path = config.parent / "base/scheduler/scheduler_config.json"
+    values = {**read_json(path), **change}
+    write_json(path, {name: value for name, value in values.items() if value is not None})
+    assert sample(config) == 2
+    assert message in capfd.readouterr().err
+
+
+def test_solver_settings_of_a_base_model_are_not_dropped_silently(
+    make_run: MakeRun, capfd: pytest.CaptureFixture[str]
+) -> None:
+    config = make_run([plan_row(0, 1)])
+    path = config.parent / "base/scheduler/scheduler_config.json"
+    write_json(path, {**read_json(path), "timestep_spacing": "leading", "thresholding": True})
+    assert sample(config) == 0
+    assert "not its timestep_spacing leading, thresholding" in capfd.readouterr().err
 
 
 def test_metrics_say_what_the_shard_took(make_run: MakeRun) -> None:

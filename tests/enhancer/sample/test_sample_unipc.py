@@ -151,8 +151,12 @@ def test_impossible_schedules_are_refused(steps: int, level: int | None) -> None
 
 @pytest.mark.parametrize(
     "config",
-    [{"beta_schedule": "squaredcos_cap_v2"}, {"prediction_type": "sample"}, {"trained_betas": [1]}],
+    [
+        {"beta_schedule": "squaredcos_cap_v2"},
+        {"prediction_type": "sample"},
+        {"trained_betas": [1]},
+    ],
 )
 def test_unknown_noise_schedules_are_refused(config: dict[str, object]) -> None:
     with pytest.raises(DataError, match="found"):
-        unipc.noise_schedule(config)
+        unipc.noise_schedule({**SD, **config})
