@@ -24,6 +24,7 @@ from runtime.errors import ResourceError
 
 _log = logging.getLogger(__name__)
 _POLL_S = 0.2
+_DRIVER_DEVICES = Path("/proc/driver/nvidia/gpus")
 _SCHEDULER_VARIABLES = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "JOB_ID")
 
 
@@ -31,7 +32,7 @@ def visible_devices(environment: Mapping[str, str]) -> list[str]:
     """List the devices that this user's jobs may share.
 
     CUDA_VISIBLE_DEVICES is honoured when set; DIFFIQA_DEVICES stands in for the hardware in
-    tests ("0,1,2,3"); else `nvidia-smi` is asked.
+    tests ("0,1,2,3"); else `nvidia-smi` is asked, or the driver where there is no such program.
     """
     for variable in ("CUDA_VISIBLE_DEVICES", "DIFFIQA_DEVICES"):
         if variable in environment:
@@ -43,6 +44,8 @@ def visible_devices(environment: Mapping[str, str]) -> list[str]:
             ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"],
             capture_output=True, text=True, check=True, timeout=30,
         )  # fmt: skip
+    except FileNotFoundError:  # a slim container
+        return [str(number) for number, _ in enumerate(_DRIVER_DEVICES.glob("*"))]
     except (OSError, subprocess.SubprocessError):
         return []
     return [line.strip() for line in listing.stdout.splitlines() if line.strip()]

@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from runtime import devices
 from runtime.devices import lease_devices, visible_devices
 from runtime.errors import ResourceError
 
@@ -100,3 +101,11 @@ def test_a_job_that_wants_a_device_alone_does_not_share_it(tmp_path):
     waiting.kill()
     waiting.wait()
     assert lease_devices(1, jobs_per_device=2, environment=two) == ["0"]
+
+
+def test_without_nvidia_smi_the_driver_is_asked(tmp_path, monkeypatch):
+    for address in ("0000:01:00.0", "0000:41:00.0"):
+        (tmp_path / "gpus" / address).mkdir(parents=True)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(devices, "_DRIVER_DEVICES", tmp_path / "gpus")
+    assert visible_devices({}) == ["0", "1"]
