@@ -1,4 +1,4 @@
-"""Base model (only where none is given), training, and sampling on one device per shard."""
+"""Base model (only where none is given; on the CPU), training, and sampling on one device per shard."""
 
 IS_BASE_TRAINED = CONFIG.enhancer.base_model == "train"
 BASE = ROOT / "base/manifest.json" if IS_BASE_TRAINED else []
@@ -19,13 +19,10 @@ rule enhancer_base:
     benchmark:
         ROOT / "benchmarks/enhancer_base.tsv"
     threads: CORES
-    resources:
-        gpu=1,
     params:
         key=stage_key(stages.BASE, RUN),
         config=CONFIG_FILE,
     shell:
-        "python -m runtime lease --gpus {resources.gpu} -- "
         "python -m enhancer base --config {params.config} --replace --log {log}"
 
 
