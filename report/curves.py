@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from report.present import present_files
 from report.svg import Line
 from runtime.metrics import read_metrics
+from runtime.settings import RunSettings
 
 _FILES = {
     "base/metrics.jsonl": "Base model",
@@ -54,12 +56,12 @@ class Training:
     sheets: tuple[Path, ...]
 
 
-def trainings(root: Path) -> list[Training]:
+def trainings(run: RunSettings) -> list[Training]:
     """Read all training curves of a run; stages without a file are left out."""
     found = []
     for file, name in _FILES.items():
-        charts = _charts(read_metrics(root / file))
-        sheets = sorted((root / file).parent.glob("validation/step-*.png"))
+        charts = _charts(row for path in present_files(run, file) for row in read_metrics(path))
+        sheets = present_files(run, f"{Path(file).parent}/validation/step-*.png")
         if charts:
             found.append(
                 Training(name, tuple(charts), tuple(dict.fromkeys(sheets[:1] + sheets[-1:])))

@@ -58,12 +58,12 @@ def page_values(run: RunSettings, settings: ReportConfig) -> dict[str, Any]:
     """Gather the values of the template; what a run has not made yet is left empty."""
     root = run.root
     tests = labelled_tests(root)
-    stages = stage_counts(root)
+    stages = stage_counts(run)
     found = parameters(tests)
     main = [item for item in found if item.name in _MAIN_PARAMETERS]
-    times = timings(root, run.values)
+    times = timings(run)
     about = agreement(root)
-    sampled = sampling_rows(root)
+    sampled = sampling_rows(run)
     return {
         "title": settings.title or str(run.values.get("run", root.name)),
         "notes": settings.notes,
@@ -86,7 +86,7 @@ def page_values(run: RunSettings, settings: ReportConfig) -> dict[str, Any]:
                 "more": [_curve(chart) for chart in training.charts if not chart.is_main],
                 "sheets": [_sheet(path, settings) for path in training.sheets],
             }
-            for training in trainings(root)
+            for training in trainings(run)
         ],
         "tables": results(root),
         "figures": figures(root),

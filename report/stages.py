@@ -8,8 +8,10 @@ from typing import Any
 
 import polars as pl
 
+from report.present import present_files
 from runtime.atomic import read_json
 from runtime.errors import DataError
+from runtime.settings import RunSettings
 
 # only these places: an annotation tree may hold half a million .json files
 _MANIFESTS = (
@@ -99,25 +101,25 @@ def _numbers(name: str, value: Any) -> dict[str, float]:
     }
 
 
-def stage_counts(root: Path) -> list[StageCounts]:
+def stage_counts(run: RunSettings) -> list[StageCounts]:
     """Read the manifests of a run, in the order of its stages."""
     found: dict[str, StageCounts] = {}
-    for path in manifest_paths(root):
+    for path in manifest_paths(run):
         manifest = _read(path)
         if manifest is None:
             continue
-        name = str(manifest.get("stage") or path.relative_to(root).parent)
+        name = str(manifest.get("stage") or path.relative_to(run.root).parent)
         stage = found.setdefault(name, StageCounts(name))
         stage.add(manifest)
     if "crop run" in found and not found["crop run"].rows:
-        found["crop run"].rows += _rejected_photographs(root / "crops/rejected.parquet")
+        found["crop run"].rows += _rejected_photographs(run.root / "crops/rejected.parquet")
     return list(found.values())
 
 
-def manifest_paths(root: Path) -> Iterator[Path]:
+def manifest_paths(run: RunSettings) -> Iterator[Path]:
     """List the manifests of a run, in the order of its stages."""
     for pattern in _MANIFESTS:
-        yield from sorted(root.glob(pattern))
+        yield from present_files(run, pattern)
 
 
 def _read(path: Path) -> Mapping[str, Any] | None:

@@ -7,10 +7,11 @@ a run made by hand has none, and the report says so.
 import csv
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from report.present import present_files
 from runtime.metrics import read_metrics
+from runtime.settings import RunSettings
 
 # rules that ask for devices, and the configuration key that says how many
 _DEVICE_RULES = {
@@ -45,20 +46,20 @@ class Timing:
     device_hours: float = 0.0
 
 
-def timings(root: Path, config: Mapping[str, Any]) -> list[Timing]:
+def timings(run: RunSettings) -> list[Timing]:
     """Sum the benchmark files of a run by rule, longest first."""
     found: dict[str, Timing] = {}
-    for path in sorted((root / "benchmarks").glob("*.tsv")):
+    for path in present_files(run, "benchmarks/*.tsv"):
         rule = path.stem.partition("-")[0]
         with open(path, encoding="utf-8", newline="") as handle:
             for row in csv.DictReader(handle, delimiter="\t"):
-                _add(found.setdefault(rule, Timing(rule)), row, _devices(rule, config))
+                _add(found.setdefault(rule, Timing(rule)), row, _devices(rule, run.values))
     return sorted(found.values(), key=lambda timing: -timing.wall_s)
 
 
-def sampling_rows(root: Path) -> list[Mapping[str, Any]]:
+def sampling_rows(run: RunSettings) -> list[Mapping[str, Any]]:
     """Read what the sampling shards wrote of themselves."""
-    paths = sorted(root.glob("samples/metrics/*.jsonl"))
+    paths = present_files(run, "samples/metrics/*.jsonl")
     return [row for path in paths for row in read_metrics(path)]
 
 

@@ -25,7 +25,7 @@ def write_report(run: RunSettings, *, replace: bool = False, dry_run: bool = Fal
         run,
         manifest=run.root / "report.manifest.json",
         state=run.root / ".report.state",
-        inputs=manifest_paths(run.root),
+        inputs=manifest_paths(run),
         replace=replace,
     )
     if stage.is_complete:
@@ -33,5 +33,5 @@ def write_report(run: RunSettings, *, replace: bool = False, dry_run: bool = Fal
     page = run.root / "report.html"
     write_text(page, render_page(run, settings))
     # no digest of the page: it shows times, which differ from run to run
-    stage.finish(counts={"stages": len(stage_counts(run.root))}, files=[])
+    stage.finish(counts={"stages": len(stage_counts(run))}, files=[])
     stage.clear_state()

@@ -1,7 +1,9 @@
 """What the report reads: stages, labels, curves, tables, timings, agreement."""
 
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -12,10 +14,16 @@ from report.labels import counts_of, labelled_tests, parameters
 from report.stages import stage_counts
 from report.tables import OwnAccuracy, accuracy_of_ours, results
 from report.timings import duration, sampling, sampling_rows, timings
+from runtime.atomic import write_json
+from runtime.settings import RunSettings, load_run
+
+
+def a_run(root: Path, **values: Any) -> RunSettings:
+    return RunSettings(root / "config.resolved.json", values)
 
 
 def test_stages_sum_over_shards_and_name_reasons(finished: Path) -> None:
-    stages = {stage.name: stage for stage in stage_counts(finished.parent)}
+    stages = {stage.name: stage for stage in stage_counts(load_run(finished))}
     assert next(iter(stages)) == "crop run"
     assert stages["enhancer sample"].shards == 2
     assert stages["enhancer sample"].counts["out"] == 72
@@ -25,18 +33,45 @@ def test_stages_sum_over_shards_and_name_reasons(finished: Path) -> None:
     assert dict(stages["shards write"].left_out) == {"no label": 2}
 
 
+def test_files_of_an_earlier_configuration_are_not_counted(finished: Path, tmp_path: Path) -> None:
+    """The run had three shards, its own base model and simulated votes; now it has two shards."""
+    root = shutil.copytree(finished.parent, tmp_path / "study")
+    before = load_run(root / "config.resolved.json")
+    shards = {"samples/samples-": ".json", "samples/metrics/": ".jsonl",
+              "benchmarks/enhancer_sample-": ".tsv"}  # fmt: skip
+    for name, ending in shards.items():
+        shutil.copy(root / f"{name}00001{ending}", root / f"{name}00002{ending}")
+    write_json(root / "base/manifest.json", {"stage": "enhancer base", "counts": {"in": 1}})
+    (root / "base/metrics.jsonl").write_text('{"step": 1, "loss": 2}\n{"step": 2, "loss": 1}\n')
+    base = {"base_model": "runwayml/stable-diffusion-v1-5"}
+    after = a_run(root, **{**before.values, "enhancer": base})
+
+    stages = {stage.name: stage for stage in stage_counts(after)}
+    assert stages["enhancer sample"].shards == 2
+    assert stages["enhancer sample"].counts["out"] == 72
+    assert "enhancer base" in {stage.name for stage in stage_counts(before)} - stages.keys()
+    assert "Base model" in {training.name for training in trainings(before)}
+    assert "Base model" not in {training.name for training in trainings(after)}
+    jobs = {timing.rule: timing.jobs for timing in timings(after)}
+    assert jobs["enhancer_sample"] == 2
+    assert "enhancer_base" not in jobs
+    found = sampling(sampling_rows(after))
+    assert found is not None
+    assert found.images == 120
+
+
 def test_a_label_tree_is_never_walked(tmp_path: Path) -> None:
     tree = tmp_path / "annotations/simulated/labels/A/01"
     tree.mkdir(parents=True)
     (tree / "x_01.json").write_text(json.dumps({"stage": "trap", "counts": {"in": 1}}))
-    assert stage_counts(tmp_path) == []
+    assert stage_counts(a_run(tmp_path)) == []
 
 
 def test_unreadable_manifests_are_left_out(tmp_path: Path) -> None:
     (tmp_path / "crops").mkdir()
     (tmp_path / "crops/manifest.json").write_text("{")
     (tmp_path / "plan.manifest.json").write_text("[1, 2]")
-    assert stage_counts(tmp_path) == []
+    assert stage_counts(a_run(tmp_path)) == []
 
 
 def test_parameters_count_every_labelled_image_once(finished: Path) -> None:
@@ -80,7 +115,7 @@ def test_no_labels_is_an_empty_table(tmp_path: Path) -> None:
 
 
 def test_curves_by_stage_phase_and_kind(finished: Path) -> None:
-    found = {training.name: training for training in trainings(finished.parent)}
+    found = {training.name: training for training in trainings(load_run(finished))}
     assert list(found) == ["Enhancer", "A-FINE"]
     loss = next(chart for chart in found["Enhancer"].charts if chart.title == "loss")
     assert {line.name for line in loss.lines} == {"train", "val"}
@@ -98,7 +133,7 @@ def test_curves_survive_resume_and_bad_values(tmp_path: Path) -> None:
     path = tmp_path / "enhancer/metrics.jsonl"
     path.parent.mkdir()
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (training,) = trainings(tmp_path)
+    (training,) = trainings(a_run(tmp_path))
     (chart,) = training.charts
     assert list(chart.lines[0].x) == [1, 2, 5]
     assert list(chart.lines[0].y) == [3.0, 2.0, 1.0]
@@ -110,7 +145,7 @@ def test_long_curves_are_thinned_and_keep_their_ends(tmp_path: Path) -> None:
     path.write_text(
         "".join(json.dumps({"step": i, "loss": 1 / (i + 1)}) + "\n" for i in range(9999))
     )
-    (training,) = trainings(tmp_path)
+    (training,) = trainings(a_run(tmp_path))
     for line in training.charts[0].lines:
         assert len(line.x) <= 302
         assert (line.x[0], line.x[-1]) == (0, 9998)
@@ -126,8 +161,8 @@ def test_tables_drop_empty_columns_and_mark_the_best(finished: Path) -> None:
 
 
 def test_sampling_is_summed_over_shards(finished: Path, tmp_path: Path) -> None:
-    assert sampling(sampling_rows(tmp_path)) is None
-    found = sampling(sampling_rows(finished.parent))
+    assert sampling(sampling_rows(a_run(tmp_path))) is None
+    found = sampling(sampling_rows(load_run(finished)))
     assert found is not None
     assert (found.images, found.steps) == (120, 6000)
     assert found.images_per_s == pytest.approx(2.0)
@@ -138,11 +173,11 @@ def test_sampling_is_summed_over_shards(finished: Path, tmp_path: Path) -> None:
 
 
 def test_timings_by_rule(finished: Path) -> None:
-    found = {item.rule: item for item in timings(finished.parent, {"scheduling": {}})}
+    found = {item.rule: item for item in timings(load_run(finished))}
     assert found["enhancer_sample"].jobs == 2
     assert found["enhancer_sample"].wall_s == pytest.approx(158.1)
     assert found["crop"].device_hours == 0
-    four = timings(finished.parent, {"scheduling": {"enhancer_train_gpus": 4}})
+    four = timings(a_run(finished.parent, scheduling={"enhancer_train_gpus": 4}))
     hours = {item.rule: item.device_hours for item in four}
     assert hours["enhancer_train"] == pytest.approx(4 * 139.5 / 3600)
 
