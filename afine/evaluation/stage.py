@@ -119,6 +119,8 @@ def _write_tables(
     if any(row["set"] == "sriqa" for row in rows):
         tables["table3"] = table3(rows, methods)
     folder: Path = run.root / "afine" / "tables"
+    for old in folder.glob("*.csv"):
+        old.unlink()  # also a table that this evaluation does not have
     for name, table in tables.items():
         write_text(folder / f"{name}.csv", to_csv(table))
     return rows

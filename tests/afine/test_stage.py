@@ -48,8 +48,12 @@ def test_the_whole_stage(make_run):
     assert main(["triplets", *config]) == 0
     for phase in "123":
         assert main(["train", *config, "--phase", phase]) == 0
-    assert main(["evaluate", *config]) == 0
     folder = run.root / "afine"
+    (folder / "tables").mkdir()
+    (folder / "tables/table3.csv").write_text("Method\n")  # of a run that had SRIQA-Bench
+    assert main(["evaluate", *config]) == 0
+    assert not (folder / "tables/table3.csv").exists()
+    assert "tables/table3.csv" not in (folder / "evaluate.manifest.json").read_text()
     model = afine.load(folder / "afine.safetensors")
     image = torch.rand(1, 3, 64, 64)
     assert torch.isfinite(model(image, image.flip(-1)).score).all()
