@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ class Watch:
     def __init__(self, folder: Path, *, first_step: int, use_tensorboard: bool) -> None:
         self._path = folder / "metrics.jsonl"
         _drop_rows_after(self._path, first_step)
+        _drop_pictures(folder, first_step)
         self._metrics = MetricsLog(self._path)
         self._writer: Any = None
         if use_tensorboard:
@@ -100,6 +102,16 @@ def _drop_rows_after(path: Path, step: int) -> None:
         path.unlink(missing_ok=True)
     else:
         write_text(path, "".join(json.dumps(row, sort_keys=True) + "\n" for row in rows))
+
+
+def _drop_pictures(folder: Path, step: int) -> None:
+    """Remove sheets that are about to be drawn anew; a new training starts without any."""
+    if step == 0:
+        shutil.rmtree(folder / "validation", ignore_errors=True)
+        shutil.rmtree(folder / "tensorboard", ignore_errors=True)
+    for sheet in folder.glob("validation/step-*.png"):
+        if int(sheet.stem.removeprefix("step-")) > step:
+            sheet.unlink()
 
 
 def _memory_gb() -> float:

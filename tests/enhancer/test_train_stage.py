@@ -72,6 +72,19 @@ def test_run_writes_nets_metrics_and_manifest(make_run: MakeRun) -> None:
     assert (run.root / "enhancer/validation/step-00000004.png").is_file()
 
 
+def test_a_new_training_removes_what_the_old_one_showed(make_run: MakeRun) -> None:
+    shown = {"every": 2, "images": 2, "shown_images": 1, "solver_steps": 2}
+    run_train(make_run(steps=4, validation=shown, tensorboard=True))
+    run = make_run(steps=2, validation=shown, tensorboard=True)
+    run_train(run, replace=True)
+    folder = run.root / "enhancer"
+    sheets = sorted(path.name for path in (folder / "validation").iterdir())
+    assert sheets == ["step-00000000.png", "step-00000002.png"]
+    assert len(list((folder / "tensorboard").iterdir())) == 1
+    run_train(make_run(steps=2, validation={**shown, "shown_images": 0}), replace=True)
+    assert not list(folder.glob("validation/*"))
+
+
 def test_finished_run_does_nothing(make_run: MakeRun, caplog: pytest.LogCaptureFixture) -> None:
     run = make_run()
     run_train(run)
