@@ -1,11 +1,11 @@
 """Settings of the report: section `report`."""
 
-import zlib
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
+from runtime.code_version import files_version
 from runtime.settings import Section, StageSpec
 
 
@@ -29,12 +29,9 @@ class ReportConfig(Section):
     )
 
 
-def _templates_version() -> int:
-    """Number that changes with the page's templates, which the digest of Python code cannot see."""
-    folder = Path(__file__).parent / "templates"
-    return zlib.crc32(b"".join(path.read_bytes() for path in sorted(folder.iterdir())))
-
-
 REPORT = StageSpec(
-    "report write", "report.write", {"report": ReportConfig}, version=_templates_version()
+    "report write",
+    "report.write",
+    {"report": ReportConfig},
+    version=files_version(Path(__file__).parent / "templates"),
 )

@@ -8,6 +8,7 @@ their values enter the fingerprint by themselves.
 
 import ast
 import hashlib
+import zlib
 from functools import cache
 from pathlib import Path
 
@@ -31,6 +32,11 @@ def code_digest(module: str) -> str:
     """
     lines = [f"{name} {_tree_digest(name)}" for name in sorted(import_closure(module))]
     return hashlib.sha256("\n".join(lines).encode("utf-8")).hexdigest()
+
+
+def files_version(folder: Path) -> int:
+    """Number that changes with a stage's templates, which the digest of Python code cannot see."""
+    return zlib.crc32(b"".join(path.read_bytes() for path in sorted(folder.iterdir())))
 
 
 def import_closure(module: str) -> set[str]:

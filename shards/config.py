@@ -1,9 +1,11 @@
 """Settings of the dataset that a run publishes: section `dataset`."""
 
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
 
+from runtime.code_version import files_version
 from runtime.settings import Section, StageSpec, speed_field
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=96)]
@@ -69,4 +71,9 @@ class DatasetConfig(Section):
     )
 
 
-SHARDS = StageSpec("shards write", "shards.write", {"seed": None, "dataset": DatasetConfig})
+SHARDS = StageSpec(
+    "shards write",
+    "shards.write",
+    {"seed": None, "dataset": DatasetConfig},
+    version=files_version(Path(__file__).parent / "templates"),
+)

@@ -34,6 +34,8 @@ ROWS = [
     ("enhancer/sample/engine.py", {"enhancer_sample", *AFTER_SAMPLES}),
     ("annotation_import/importing.py", AFTER_SAMPLES - {"annotation_simulate"}),
     ("afine/evaluation/stage.py", {"afine_evaluate", "report"}),
+    ("shards/templates/card.md", {"shards", *AFINE, "report"}),
+    ("report/templates/style.css", {"report"}),
 ]
 
 
