@@ -18,7 +18,7 @@ from report.labels import Parameter, columns_by, counts_of, labelled_tests, para
 from report.pairs import Pair, data_uri, draw_pairs
 from report.stages import StageCounts, stage_counts
 from report.tables import accuracy_of_ours, figures, results
-from report.timings import duration, sampling, sampling_devices, sampling_rows, timings
+from report.timings import duration, sampling, sampling_attempts, sampling_devices, timings
 from runtime.images import decode_png
 from runtime.settings import RunSettings
 
@@ -61,9 +61,10 @@ def page_values(run: RunSettings, settings: ReportConfig) -> dict[str, Any]:
     stages = stage_counts(run)
     found = parameters(tests)
     main = [item for item in found if item.name in _MAIN_PARAMETERS]
-    times = timings(run)
+    attempts = sampling_attempts(run)
+    sampled = sampling(attempts)
+    times = timings(run, sampled)
     about = agreement(root)
-    sampled = sampling_rows(run)
     return {
         "title": settings.title or str(run.values.get("run", root.name)),
         "notes": settings.notes,
@@ -91,8 +92,8 @@ def page_values(run: RunSettings, settings: ReportConfig) -> dict[str, Any]:
         "tables": results(root),
         "figures": figures(root),
         "timings": times,
-        "devices": sampling_devices(sampled),
-        "sampling": sampling(sampled),
+        "devices": sampling_devices(attempts),
+        "sampling": sampled,
         "timing_bars": _timing_bars(times),
         "total_s": sum(timing.wall_s for timing in times),
         "device_hours": sum(timing.device_hours for timing in times),

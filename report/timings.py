@@ -1,11 +1,11 @@
 """How long the steps of a run took, and what they used.
 
-From the benchmark files that Snakemake writes for each job (`benchmarks/<rule>[-<item>].tsv`);
-a run made by hand has none, and the report says so.
+From the benchmark files that Snakemake writes for each job (`benchmarks/<rule>[-<item>].tsv`;
+a run made by hand has none, and the report says so) and from what sampling measured of itself.
 """
 
 import csv
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +35,7 @@ class Timing:
         cpu_s: their processor times, summed, in seconds.
         memory_mb: the largest resident memory of a job.
         device_hours: wall-clock hours times devices, for rules that ask for devices.
+        has_all_attempts: the device-hours are of every attempt, not of each job's last.
     """
 
     rule: str
@@ -44,38 +45,63 @@ class Timing:
     cpu_s: float = 0.0
     memory_mb: float = 0.0
     device_hours: float = 0.0
+    has_all_attempts: bool = False
 
 
-def timings(run: RunSettings) -> list[Timing]:
-    """Sum the benchmark files of a run by rule, longest first."""
+def timings(run: RunSettings, sampled: "Sampling | None" = None) -> list[Timing]:
+    """Sum the benchmark files of a run by rule, longest first.
+
+    Snakemake keeps the last attempt of each job only; sampling's device-hours are its own.
+    """
     found: dict[str, Timing] = {}
     for path in present_files(run, "benchmarks/*.tsv"):
         rule = path.stem.partition("-")[0]
         with open(path, encoding="utf-8", newline="") as handle:
             for row in csv.DictReader(handle, delimiter="\t"):
                 _add(found.setdefault(rule, Timing(rule)), row, _devices(rule, run.values))
+    if sampled is not None and "enhancer_sample" in found:
+        found["enhancer_sample"].device_hours = sampled.device_hours
+        found["enhancer_sample"].has_all_attempts = True
     return sorted(found.values(), key=lambda timing: -timing.wall_s)
 
 
-def sampling_rows(run: RunSettings) -> list[Mapping[str, Any]]:
-    """Read what the sampling shards wrote of themselves."""
-    paths = present_files(run, "samples/metrics/*.jsonl")
-    return [row for path in paths for row in read_metrics(path)]
+Attempt = list[Mapping[str, Any]]
 
 
-def sampling_devices(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+def sampling_attempts(run: RunSettings) -> list[Attempt]:
+    """Read what the sampling shards wrote of themselves: the rows of each attempt, start first.
+
+    A shard's file keeps the rows of earlier settings; the start of an attempt names the work
+    that it is of, and what is not of the last one's work is left out.
+    """
+    found: list[Attempt] = []
+    for path in present_files(run, "samples/metrics/*.jsonl"):
+        attempts: list[Attempt] = []
+        for row in read_metrics(path):
+            if row.get("event") == "start":
+                attempts.append([])
+            if attempts:
+                attempts[-1].append(row)
+        found += [one for one in attempts if one[0].get("work") == attempts[-1][0].get("work")]
+    return found
+
+
+def sampling_devices(attempts: Iterable[Attempt]) -> list[str]:
     """Names of the devices that images were sampled on."""
-    return sorted({str(row["device"]) for row in rows if row.get("device")})
+    return sorted({str(one[0]["device"]) for one in attempts if one[0].get("device")})
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """What the sampling shards measured of themselves, over all of their runs.
+    """What the sampling shards measured of themselves, over all attempts.
 
     Attributes:
-        images: finished images.
+        images: finished images, without those that failed.
+        failed: images that failed.
+        attempts: how often a shard was begun or gone on with.
+        cut_short: attempts without a summary, as after a kill; they count up to their last row.
         steps: denoising steps of one image.
-        device_hours: wall-clock hours of all runs, one device each.
+        device_hours: wall-clock hours of all attempts, one device each, without loading models.
         images_per_s: images a second of one device.
         steps_per_s: steps a second of one device.
         occupancy: share of the slots of all network calls that held an image.
@@ -84,6 +110,9 @@ class Sampling:
     """
 
     images: int
+    failed: int
+    attempts: int
+    cut_short: int
     steps: int
     device_hours: float
     images_per_s: float
@@ -93,24 +122,29 @@ class Sampling:
     peak_share: float | None
 
 
-def sampling(written: Iterable[Mapping[str, Any]]) -> Sampling | None:
-    """Sum what `enhancer sample` wrote at the end of each run of a shard; None before the first."""
-    rows = [
-        row
-        for row in written
-        if row.get("event") == "summary" and _number(row.get("elapsed_s")) > 0
-    ]
+def sampling(attempts: Sequence[Attempt]) -> Sampling | None:
+    """Sum the last row of each attempt: its summary, or its progress if it was killed.
+
+    Returns:
+        None while nothing was measured.
+    """
+    rows = [one[-1] for one in attempts if _number(one[-1].get("elapsed_s")) > 0]
     if not rows:
         return None
-    images, steps, seconds = (
-        sum(_number(row.get(name)) for row in rows) for name in ("images", "steps", "elapsed_s")
+    through, failed, steps, seconds = (
+        sum(_number(row.get(name)) for row in rows)
+        for name in ("images", "failed", "steps", "elapsed_s")
     )
+    images = through - failed
     offered = sum(_number(r.get("steps")) / max(_number(r.get("occupancy")), 1e-9) for r in rows)
     work = sum(_number(row.get("flops_per_s")) * _number(row["elapsed_s"]) for row in rows)
     peaks = [(_number(r.get("peak_flops_per_s")), _number(r["elapsed_s"])) for r in rows]
     possible = sum(peak * elapsed_s for peak, elapsed_s in peaks)
     return Sampling(
         images=round(images),
+        failed=round(failed),
+        attempts=len(attempts),
+        cut_short=sum(one[-1].get("event") != "summary" for one in attempts),
         steps=round(steps),
         device_hours=seconds / 3600,
         images_per_s=images / seconds,

@@ -16,6 +16,7 @@ import torch
 from enhancer.sample.config import PAPER_SECONDS_PER_EVALUATION
 from enhancer.sample.planned import distinct_steps, evaluations, planned_crops, solver_level
 from enhancer.sample.tiles import Tiling
+from runtime.atomic import read_json
 from runtime.metrics import MetricsLog, read_metrics
 from runtime.progress import Progress
 
@@ -96,6 +97,8 @@ class Meter:
 
     def __init__(self, path: Path, shard: int, *, peak_tflops: float | None) -> None:
         self._log, self._shard = MetricsLog(path), shard
+        # what the stage's state is of: tells this work's rows from those of other settings
+        self._record = path.parents[1] / f".state/{path.stem}/run.json"
         self._peak_flops = peak_tflops * 1e12 if peak_tflops else None
         self._total_evaluations = 0
         self._flops_per_evaluation = 0
@@ -113,9 +116,11 @@ class Meter:
         self._progress = Progress(total, f"sample shard {self._shard}", unit="image", done=done)
         self._start_s = self._line_s = time.monotonic()
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+        work = read_json(self._record)["fingerprint"]
         self._log.write(
-            event="start", shard=self._shard, device=name, dtype=str(dtype), images=total, done=done
-        )
+            event="start", shard=self._shard, device=name, dtype=str(dtype), work=work,
+            images=total, done=done,
+        )  # fmt: skip
 
     def counted(self, flops: int) -> None:
         """Take note of the operations of one evaluation at the present latent size."""

@@ -13,13 +13,18 @@ from report.curves import trainings
 from report.labels import counts_of, labelled_tests, parameters
 from report.stages import stage_counts
 from report.tables import OwnAccuracy, accuracy_of_ours, results
-from report.timings import duration, sampling, sampling_rows, timings
-from runtime.atomic import write_json
+from report.timings import duration, sampling, sampling_attempts, sampling_devices, timings
+from runtime.atomic import write_json, write_text
 from runtime.settings import RunSettings, load_run
+from runtime.tables import write_table
 
 
 def a_run(root: Path, **values: Any) -> RunSettings:
     return RunSettings(root / "config.resolved.json", values)
+
+
+def write_rows(path: Path, *rows: dict[str, Any]) -> None:
+    write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
 
 
 def test_stages_sum_over_shards_and_name_reasons(finished: Path) -> None:
@@ -55,7 +60,7 @@ def test_files_of_an_earlier_configuration_are_not_counted(finished: Path, tmp_p
     jobs = {timing.rule: timing.jobs for timing in timings(after)}
     assert jobs["enhancer_sample"] == 2
     assert "enhancer_base" not in jobs
-    found = sampling(sampling_rows(after))
+    found = sampling(sampling_attempts(after))
     assert found is not None
     assert found.images == 120
 
@@ -161,8 +166,8 @@ def test_tables_drop_empty_columns_and_mark_the_best(finished: Path) -> None:
 
 
 def test_sampling_is_summed_over_shards(finished: Path, tmp_path: Path) -> None:
-    assert sampling(sampling_rows(a_run(tmp_path))) is None
-    found = sampling(sampling_rows(load_run(finished)))
+    assert sampling(sampling_attempts(a_run(tmp_path))) is None
+    found = sampling(sampling_attempts(load_run(finished)))
     assert found is not None
     assert (found.images, found.steps) == (120, 6000)
     assert found.images_per_s == pytest.approx(2.0)
@@ -170,6 +175,38 @@ def test_sampling_is_summed_over_shards(finished: Path, tmp_path: Path) -> None:
     assert found.flops_per_s == pytest.approx(2e9)
     assert found.peak_share == pytest.approx(0.25)
     assert found.device_hours == pytest.approx(1 / 60)
+
+
+def test_killed_attempts_count_and_failures_do_not(tmp_path: Path) -> None:
+    """Shard 0 had other settings once; then it was killed, was killed at once, and finished."""
+    old, new = {"event": "start", "work": "a"}, {"event": "start", "work": "b", "device": "H200"}
+    progress, summary = ({"event": event, "occupancy": 1.0} for event in ("progress", "summary"))
+    write_rows(
+        tmp_path / "samples/metrics/00000.jsonl",
+        old, {**summary, "images": 99, "steps": 990, "elapsed_s": 9000},
+        new, {**progress, "images": 1, "steps": 50, "elapsed_s": 1800},
+        {**progress, "images": 4, "failed": 1, "steps": 100, "elapsed_s": 3600},
+        new,
+        new, {**summary, "images": 6, "failed": 2, "steps": 100, "elapsed_s": 3600},
+    )  # fmt: skip
+    write_table(tmp_path / "plan.parquet", pl.DataFrame({"shard": [0]}))
+    attempts = sampling_attempts(a_run(tmp_path))
+    assert sampling_devices(attempts) == ["H200"]
+    found = sampling(attempts)
+    assert found is not None
+    assert (found.images, found.failed, found.steps) == (7, 3, 200)
+    assert (found.attempts, found.cut_short) == (3, 2)
+    assert found.device_hours == pytest.approx(2)
+    assert found.images_per_s == pytest.approx(7 / 7200)
+
+
+def test_device_hours_of_sampling_are_of_every_attempt(finished: Path) -> None:
+    run = load_run(finished)
+    sampled = sampling(sampling_attempts(run))
+    assert sampled is not None
+    found = {item.rule: item for item in timings(run, sampled)}
+    assert found["enhancer_sample"].device_hours == sampled.device_hours
+    assert [rule for rule, item in found.items() if item.has_all_attempts] == ["enhancer_sample"]
 
 
 def test_timings_by_rule(finished: Path) -> None:

@@ -293,6 +293,8 @@ def test_metrics_say_what_the_shard_took(make_run: MakeRun) -> None:
     assert sample(config) == 0
     start, *_, summary = read_metrics(config.parent / "samples/metrics/00000.jsonl")
     assert (start["event"], summary["event"]) == ("start", "summary")
+    manifest = json.loads((config.parent / "samples/samples-00000.json").read_text())
+    assert start["work"] == manifest["fingerprint"]
     assert (summary["images"], summary["steps"], summary["evaluations"]) == (2, 10, 20)
     assert summary["occupancy"] == 1.0
     assert 0 < summary["peak_share"] < 10
