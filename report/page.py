@@ -218,9 +218,11 @@ def _timing_bars(times: Sequence[Any]) -> Markup:
 
 
 def _config(run: RunSettings) -> list[tuple[str, str]]:
-    """The resolved configuration, section by section, as YAML."""
+    """The resolved configuration as YAML: plain values such as the seed first, then sections."""
+    sections = {k: v for k, v in run.values.items() if isinstance(v, (Mapping, list))}
+    plain = {k: v for k, v in run.values.items() if k not in sections}
     return [
         (name, yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=88).strip())
-        for name, value in run.values.items()
-        if isinstance(value, (Mapping, list)) and value
+        for name, value in {"run": plain, **sections}.items()
+        if value
     ]

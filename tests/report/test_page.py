@@ -71,7 +71,7 @@ def test_page_shows_every_part(page: str) -> None:
     shown = (
         "SYNTHETIC LABELS", "Krippendorff", "steps", "noise level", "A-FINE (Ours)", "76.6",
         "unreadable", "device-hours", "diffiqa-released", "low agreement",
-        "iteration 50", "iteration 400",
+        "iteration 50", "iteration 400", "seed: 7",
     )  # fmt: skip
     for text in shown:
         assert text in page, text
