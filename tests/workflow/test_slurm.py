@@ -8,7 +8,6 @@ Snakemake's plugin and the profile are not.
 import importlib.util
 import itertools
 import os
-import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.debian import why_missing
 from tests.workflow.conftest import new_run
 from tests.workflow.stand_ins import ROOT, Call, StandIns, interpose, most_at_once, stand_ins
 
@@ -38,34 +38,7 @@ def why_not() -> str | None:
         return "this machine has a SLURM of its own"
     if importlib.util.find_spec("snakemake_executor_plugin_slurm") is None:
         return "snakemake-executor-plugin-slurm is not installed"
-    if any(shutil.which(program) is None for program in PROGRAMS):
-        return install() if os.environ.get("CI") == "true" else missing()
-    return None
-
-
-def missing() -> str:
-    return f"not installed: apt-get install --no-install-recommends {' '.join(PACKAGES)}"
-
-
-def install() -> str | None:
-    """Install SLURM with Debian's package manager; the reason why not, or None."""
-    if shutil.which("apt-get") is None:
-        return missing()
-    quiet = ("apt-get", "-qq", "-o=Dpkg::Use-Pty=0")
-    for step in (("update",), ("install", "-y", "--no-install-recommends", *PACKAGES)):
-        try:
-            done = subprocess.run(
-                [*quiet, *step],
-                env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
-                capture_output=True,
-                text=True,
-                timeout=200,
-            )
-        except subprocess.TimeoutExpired:
-            return f"{missing()} took longer than 200 s"
-        if done.returncode != 0:
-            return f"{missing()} failed: {done.stderr.strip()[-200:]}"
-    return None
+    return why_missing(PROGRAMS, PACKAGES)
 
 
 @pytest.fixture(scope="module")
