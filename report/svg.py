@@ -121,7 +121,7 @@ def bars(rows: Sequence[tuple[str, float, str]], *, label: str) -> str:
         rows: name, length >= 0, text at the end of the bar.
         label: what the chart shows.
     """
-    width, step, left, right = 640, 24, 170, 120
+    width, step, left, right = 480, 24, 150, 90
     longest = max((value for _, value, _ in rows), default=0.0) or 1.0
     parts = [_open(width, step * len(rows) + 4, label)]
     for index, (name, value, text) in enumerate(rows):

@@ -98,6 +98,18 @@ def test_the_page_fits_its_width(
     browser.picture(pictures / f"report-{name}-viewer.png")
 
 
+def test_the_main_tables_need_no_sideways_scrolling_on_a_phone(
+    browser: Browser, page: Path
+) -> None:
+    browser.open(page, **PHONE)
+    for part in ("#stages", "#labels", "#accuracy"):
+        scrolled = f"document.querySelector('{part} .scroll')"
+        assert browser.value(f"{scrolled}.scrollWidth - {scrolled}.clientWidth") == 0, part
+    texts = "[...document.querySelectorAll('#time svg text')]"
+    heights = browser.value(f"{texts}.map((text) => text.getBoundingClientRect().height)")
+    assert min(heights) > 10
+
+
 def test_the_mouse_compares_zooms_and_moves(browser: Browser, page: Path, pictures: Path) -> None:
     x, y, side = open_viewer(browser, page, **DESKTOP)
     whole = browser.value(STATE)
