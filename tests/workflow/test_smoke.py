@@ -47,6 +47,14 @@ def test_the_report_is_one_self_contained_file(finished_run):
     assert "SYNTHETIC LABELS" in page
 
 
+def test_snakemake_s_own_report_holds_the_page_and_the_rules(finished_run):
+    made = finished_run.snakemake("--report", "out.html")
+    assert made.returncode == 0, made.stdout[-3000:]
+    text = (finished_run.folder / "out.html").read_text(encoding="utf-8")
+    for part in ("report.html", "galleries, training curves", "enhancer_sample", "afine_train"):
+        assert part in text, part
+
+
 def test_every_stage_runs_alone_and_says_that_it_is_done(finished_run):
     for command in (("crop", "run"), ("degrade", "plan"), ("degrade", "apply", "--shard", "0")):
         done = subprocess.run(
