@@ -35,8 +35,17 @@ _PROFILES = Path(__file__).resolve().parent / "profiles"
 
 
 def launch_command(gpus: int, nodes: int, *, is_on_cluster: bool) -> str:
-    """How a training stage is started on `gpus` devices of one machine, or of several by SLURM."""
-    each_node = "srun --ntasks-per-node=1 --kill-on-bad-exit=1 " if nodes > 1 else ""
+    """How a training stage is started on `gpus` devices of one machine, or of several by SLURM.
+
+    On several, the shell must have set `threads` to those of the job: srun starts with one core a
+    task unless it is told, and Snakemake's plugin hides the job's own numbers from it.
+    """
+    each_node = (
+        f"srun --nodes={nodes} --ntasks={nodes} --ntasks-per-node=1 "
+        '--cpus-per-task="$threads" --kill-on-bad-exit=1 '
+        if nodes > 1
+        else ""
+    )
     profile = _PROFILES / ("slurm" if is_on_cluster else "default")
     return (
         f"{each_node}python -m runtime launch --gpus {gpus} --nodes {nodes} "
@@ -45,5 +54,10 @@ def launch_command(gpus: int, nodes: int, *, is_on_cluster: bool) -> str:
 
 
 def node_resources(nodes: int) -> dict[str, int | str]:
-    """What a training asks of SLURM: its nodes, and to start the command on each by itself."""
-    return {"nodes": nodes} if nodes == 1 else {"nodes": nodes, "tasks": nodes, "mpi": "srun"}
+    """What a training asks of SLURM: its nodes, and to start the command on each by itself.
+
+    Without `tasks_per_gpu`, Snakemake's plugin takes `tasks` for a number of each device.
+    """
+    if nodes == 1:
+        return {"nodes": nodes}
+    return {"nodes": nodes, "tasks": nodes, "tasks_per_gpu": 0, "mpi": "srun"}

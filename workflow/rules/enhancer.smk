@@ -45,7 +45,7 @@ rule enhancer_train:
         key=stage_key(stages.TRAIN, RUN),
         config=CONFIG_FILE,
     shell:
-        "{TRAIN_LAUNCH} enhancer train --config {params.config} --replace --log {log}"
+        "threads={threads}; {TRAIN_LAUNCH} enhancer train --config {params.config} --replace --log {log}"
 
 
 rule enhancer_sample:

@@ -1,0 +1,37 @@
+"""What the rules and the SLURM profile ask of SLURM, seen without one."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from workflow.stages import launch_command, node_resources
+
+
+class Resources(dict):
+    """A job's resources as Snakemake shows them to a plugin: keys, and attributes."""
+
+    __getattr__ = dict.__getitem__
+
+
+def submitted(nodes: int) -> list[str]:
+    """The words of the plugin's sbatch command for a training with 8 devices a node."""
+    plugin = pytest.importorskip("snakemake_executor_plugin_slurm.submit_string")
+    resources = Resources(gpu=8 * nodes, **node_resources(nodes))
+    job = SimpleNamespace(resources=resources, threads=32, is_group=lambda: False)
+    names = ("run_uuid", "slurm_logfile", "comment_str", "account", "partition", "workdir")
+    return plugin.get_submit_command(job, dict.fromkeys(names, "x")).split()
+
+
+def test_a_training_on_two_nodes_asks_for_one_task_each():
+    words = submitted(2)
+    assert {"--nodes=2", "--ntasks=2", "--cpus-per-task=32"} <= set(words)
+    assert [word for word in words if word.startswith("--ntasks-per-gpu")] == []
+    assert "--nodes=1" in submitted(1)
+
+
+def test_each_nodes_process_gets_the_cores_of_the_rule():
+    """srun does not inherit them (SLURM 22.05 and later)."""
+    command = launch_command(16, 2, is_on_cluster=True)
+    assert command.startswith("srun --nodes=2 --ntasks=2 --ntasks-per-node=1 ")
+    assert '--cpus-per-task="$threads"' in command
+    assert "srun" not in launch_command(8, 1, is_on_cluster=True)
