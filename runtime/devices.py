@@ -17,7 +17,8 @@ import random
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from runtime.errors import ResourceError
@@ -129,7 +130,7 @@ def _try_device(folder: Path, device: str, slot: int | None) -> list[int]:
 def _try_locks(wanted: Sequence[tuple[Path, int]]) -> list[int]:
     held: list[int] = []
     for path, kind in wanted:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        handle = _open_lock(path)
         held.append(handle)
         try:
             fcntl.flock(handle, kind | fcntl.LOCK_NB)
@@ -138,6 +139,50 @@ def _try_locks(wanted: Sequence[tuple[Path, int]]) -> list[int]:
             return []
         os.set_inheritable(handle, True)
     return held
+
+
+def _open_lock(path: Path) -> int:
+    """Open a lock file that every user of the folder may open; make it if there is none.
+
+    An existing one is opened without O_CREAT, which Linux refuses for another user's file in a
+    folder like /tmp (fs.protected_regular).
+    """
+    with _explained(path), _no_umask():
+        while True:
+            try:
+                return os.open(path, os.O_RDWR)
+            except FileNotFoundError:
+                pass
+            try:
+                return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+            except FileExistsError:  # another job was faster
+                pass
+
+
+@contextmanager
+def _no_umask() -> Iterator[None]:
+    """Give new files the mode asked for from the first moment on."""
+    umask = os.umask(0)
+    try:
+        yield
+    finally:
+        os.umask(umask)
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Say what to do where this user has no right.
+
+    Raises:
+        ResourceError: the folder or the file is closed to this user.
+    """
+    try:
+        yield
+    except PermissionError:
+        raise ResourceError(
+            f"{path}: no right to make, read and write it; let its owner open it to all "
+            "(chmod 1777 the folder, 666 its files), or set DIFFIQA_LEASE_DIR to another folder"
+        ) from None
 
 
 def _release(handles: Sequence[int]) -> None:
@@ -154,11 +199,15 @@ def _lock_folder(variables: Mapping[str, str]) -> Path:
     """Folder of the locks, outside any working directory.
 
     One per machine and user; one per allocation under a scheduler, since two allocations may
-    both call their devices 0, 1, ...
+    both call their devices 0, 1, ... One that the user names is open to all users, as /tmp is.
     """
     name = "-".join(filter(None, ["diffiqa-devices", str(os.getuid()), _allocation(variables)]))
     folder = Path(variables.get("DIFFIQA_LEASE_DIR", Path(tempfile.gettempdir()) / name))
-    folder.mkdir(parents=True, exist_ok=True)
+    mode = 0o1777 if "DIFFIQA_LEASE_DIR" in variables else 0o700
+    with _explained(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with _no_umask():
+            folder.mkdir(mode=mode, exist_ok=True)
     return folder
 
 

@@ -2,9 +2,12 @@ import itertools
 import json
 import os
 import signal
+import stat
 import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 
 import pytest
 
@@ -109,3 +112,53 @@ def test_without_nvidia_smi_the_driver_is_asked(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(devices, "_DRIVER_DEVICES", tmp_path / "gpus")
     assert visible_devices({}) == ["0", "1"]
+
+
+def modes(*paths):
+    return [oct(stat.S_IMODE(path.stat().st_mode)) for path in paths]
+
+
+@pytest.fixture
+def careful_umask():
+    before = os.umask(0o077)
+    yield
+    assert os.umask(before) == 0o077
+
+
+def test_a_folder_that_the_user_names_is_open_to_other_users(tmp_path, careful_umask):
+    locks = tmp_path / "new/locks"
+    chosen = environment(tmp_path, DIFFIQA_LEASE_DIR=str(locks))
+    assert lease_devices(1, jobs_per_device=2, environment=chosen) == ["0"]
+    assert modes(locks.parent, locks) == ["0o700", "0o1777"]
+    assert modes(*sorted(locks.iterdir())) == ["0o666", "0o666"]
+
+
+def test_a_users_own_folder_stays_their_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path))
+    own = environment(tmp_path)
+    del own["DIFFIQA_LEASE_DIR"]
+    assert lease_devices(1, environment=own) == ["0"]
+    assert modes(*tmp_path.iterdir()) == ["0o700"]
+
+
+def test_locks_closed_to_this_user_are_one_clear_line(tmp_path, monkeypatch):
+    def refused(path, *_):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "open", refused)
+    with pytest.raises(ResourceError, match=r"device-0\.lock: no right .* DIFFIQA_LEASE_DIR"):
+        lease_devices(1, environment=environment(tmp_path))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be two users")
+def test_a_second_user_shares_the_devices(careful_umask):
+    """The first has made the folder and a lock; the second waits for no lock and gets the other."""
+    code = "import os; from runtime.devices import lease_devices; os.setgroups([]); "
+    code += "os.setgid(65534); os.setuid(65534); os.umask(0o077); print(lease_devices(1))"
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        both = environment(Path(folder))
+        assert lease_devices(1, environment=both) == ["0"]
+        second = [sys.executable, "-c", code]
+        done = subprocess.run(second, env=both, capture_output=True, text=True, timeout=60)
+        assert done.stdout == "['1']\n", done.stderr
