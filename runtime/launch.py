@@ -15,6 +15,9 @@ from runtime.devices import become, take_devices, visible_devices
 from runtime.errors import ConfigError, ResourceError
 
 _FIRST_PORT, _PORTS = 20_000, 20_000
+# Of several processes torch's agent gets the SIGTERM: it passes it on, waits so long (30 s unless
+# told) and kills who still saves. Less than the 300 s that the SLURM profile gives.
+_SHUTDOWN_VARIABLE, _SHUTDOWN_S = "TORCH_ELASTIC_SHUTDOWN_TIMEOUT", 280
 
 
 def launch(gpus: int, nodes: int, accelerate_config: Path, command: Sequence[str]) -> None:
@@ -32,8 +35,13 @@ def launch(gpus: int, nodes: int, accelerate_config: Path, command: Sequence[str
     if nodes == 1:
         take_devices(gpus)
         processes = len(visible_devices(os.environ)) if gpus > 0 else 0
-        become(one_node_command(processes, accelerate_config, command))
-    become(node_command(os.environ, gpus, nodes, accelerate_config, command))
+        training = one_node_command(processes, accelerate_config, command)
+    else:
+        processes = gpus
+        training = node_command(os.environ, gpus, nodes, accelerate_config, command)
+    if processes > 1:
+        os.environ.setdefault(_SHUTDOWN_VARIABLE, str(_SHUTDOWN_S))
+    become(training)
 
 
 def one_node_command(processes: int, accelerate_config: Path, command: Sequence[str]) -> list[str]:

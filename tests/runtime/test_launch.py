@@ -1,9 +1,10 @@
+import os
 from pathlib import Path
 
 import pytest
 
 from runtime.errors import ConfigError, ResourceError
-from runtime.launch import node_command, one_node_command
+from runtime.launch import launch, node_command, one_node_command
 
 FILE = Path("accelerate.yaml")
 TRAINING = ["enhancer", "train", "--config", "c.json"]
@@ -48,3 +49,23 @@ def test_other_nodes_or_devices_than_asked_for_are_refused(two_nodes):
         node_command(two_nodes, 16, 2, FILE, TRAINING)
     with pytest.raises(ResourceError, match="2 nodes asked for, found none"):
         node_command({}, 8, 2, FILE, TRAINING)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "chosen", "expected"), [(2, None, "280"), (2, "9", "9"), (1, None, None)]
+)
+def test_several_processes_get_the_time_to_save(tmp_path, monkeypatch, gpus, chosen, expected):
+    """30 s, torch's own, are too few for a checkpoint of several GB on a network disk."""
+    name = "TORCH_ELASTIC_SHUTDOWN_TIMEOUT"
+    variables = {"DIFFIQA_DEVICES": "0,1", "DIFFIQA_LEASE_DIR": str(tmp_path)}
+    monkeypatch.setattr(os, "environ", {**variables, **({name: chosen} if chosen else {})})
+    seen = []
+    monkeypatch.setattr("runtime.launch.become", lambda _: seen.append(os.environ.get(name)))
+    launch(gpus, 1, FILE, TRAINING)
+    assert seen == [expected]
+
+
+def test_torch_still_reads_that_time_from_the_environment(monkeypatch):
+    api = pytest.importorskip("torch.distributed.launcher.api")
+    monkeypatch.setenv("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "280")
+    assert api.LaunchConfig(1, 1, 1).shutdown_timeout == 280
