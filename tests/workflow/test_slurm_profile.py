@@ -1,9 +1,12 @@
 """What the rules and the SLURM profile ask of SLURM, seen without one."""
 
+import re
 from types import SimpleNamespace
 
 import pytest
+import yaml
 
+from tests.workflow.stand_ins import ROOT, stand_ins
 from workflow.stages import launch_command, node_resources
 
 
@@ -35,3 +38,18 @@ def test_each_nodes_process_gets_the_cores_of_the_rule():
     assert command.startswith("srun --nodes=2 --ntasks=2 --ntasks-per-node=1 ")
     assert '--cpus-per-task="$threads"' in command
     assert "srun" not in launch_command(8, 1, is_on_cluster=True)
+
+
+def test_what_slurm_signals_is_the_stage_and_not_a_shell(tmp_path):
+    """Bash before 5.1 stays between SLURM and the last command, and dies of the signal for it."""
+    profile = yaml.safe_load((ROOT / "workflow/profiles/slurm/config.yaml").read_text())
+    signalled = {
+        rule
+        for rule, asked in profile["set-resources"].items()
+        if "--signal" in asked.get("slurm_extra", "")
+    }
+    assert signalled == {"enhancer_train", "enhancer_sample", "afine_train"}
+    shown = stand_ins(tmp_path, shards=1).snakemake("-n", "-p", "--cores", "2").stdout
+    for rule in signalled:
+        (command, *_) = re.findall(rf"^rule {rule}:.*?^Shell command: (.*?)$", shown, re.M | re.S)
+        assert re.match(r"(threads=\d+; )?exec ", command), command

@@ -45,7 +45,7 @@ rule afine_train:
         key=lambda wildcards: stage_key(stages.TRAIN_PHASES[int(wildcards.phase)], RUN),
         config=CONFIG_FILE,
     shell:
-        "threads={threads}; {AFINE_LAUNCH} afine train --config {params.config} --phase {wildcards.phase} --replace --log {log}"
+        "threads={threads}; exec {AFINE_LAUNCH} afine train --config {params.config} --phase {wildcards.phase} --replace --log {log}"
 
 
 rule afine_evaluate:

@@ -45,7 +45,7 @@ rule enhancer_train:
         key=stage_key(stages.TRAIN, RUN),
         config=CONFIG_FILE,
     shell:
-        "threads={threads}; {TRAIN_LAUNCH} enhancer train --config {params.config} --replace --log {log}"
+        "threads={threads}; exec {TRAIN_LAUNCH} enhancer train --config {params.config} --replace --log {log}"
 
 
 rule enhancer_sample:
@@ -71,5 +71,5 @@ rule enhancer_sample:
         key=stage_key(stages.SAMPLE, RUN),
         config=CONFIG_FILE,
     shell:
-        "python -m runtime lease --gpus {resources.gpu} --jobs-per-gpu {CONFIG.enhancer.sample.jobs_per_gpu} -- "
+        "exec python -m runtime lease --gpus {resources.gpu} --jobs-per-gpu {CONFIG.enhancer.sample.jobs_per_gpu} -- "
         "python -m enhancer sample --config {params.config} --shard {wildcards.shard} --replace --log {log}"
