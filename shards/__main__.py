@@ -27,8 +27,8 @@ writes:
   OUT/Train/trainlabel/Triplet/Triplet.txt, OUT/*/TripletEachType/*.txt"""
 
 _IMPORT_HELP = """example:
-  python -m annotation_import import --layout diffiqa --source exported/Train --out labels
-  python -m shards import --source exported --labels labels/labels.parquet --out dataset
+  python -m annotation_import import --layout diffiqa --source exported --out labels
+  python -m shards import --source exported --labels labels/labels.parquet --out back
 
 reads:
   SOURCE/{Train,Validation,Test}/images/..., and the table of labels

@@ -1,7 +1,8 @@
 """`shards import`: images in the official DiffIQA layout, and their labels, to shards.
 
 The labels come as `labels.parquet` from `annotation_import import --layout diffiqa`, which
-owns the reading of votes. The release's split is kept as it is.
+owns the reading of votes. The release's split is kept as it is. The folder appears under its name
+only when everything is in it.
 """
 
 import logging
@@ -42,29 +43,36 @@ def import_official(
         Numbers of references, test images, and images left out by reason.
 
     Raises:
-        ConfigError: `out` is not empty, or `references_per_shard` is below 1.
+        ConfigError: `out` is a file or not empty, or `references_per_shard` is below 1.
         DataError: no split folder, no image, a table without its columns, a damaged image.
     """
     if references_per_shard < 1:
         raise ConfigError(f"--references-per-shard {references_per_shard}: expected at least 1")
-    if out.exists() and any(out.iterdir()):
-        raise ConfigError(f"{out}: is not empty; choose another --out")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ConfigError(f"{out}: exists and is not an empty folder; choose another --out")
     label_of = _read_labels(labels)
     counts: Counter[str] = Counter()
+    unfinished = out.with_name(f".{out.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
     try:
         tars = [
             tar
-            for split, folder in _split_folders(source).items()
-            for tar in _import_split(split, folder, label_of, out, references_per_shard, counts)
+            for split, part in _split_folders(source).items()
+            for tar in _import_split(
+                split, part, label_of, unfinished, references_per_shard, counts
+            )
         ]
+        files = {
+            tar.name: {"sha256": sha256_file(tar), "bytes": tar.stat().st_size} for tar in tars
+        }
+        write_json(unfinished / "manifest.json", {
+            "stage": "shards import", "counts": dict(sorted(counts.items())), "files": files,
+            "is_synthetic": any(row["is_synthetic"] for row in label_of.values()),
+        })  # fmt: skip
     except BaseException:
-        shutil.rmtree(out, ignore_errors=True)
+        shutil.rmtree(unfinished, ignore_errors=True)
         raise
-    files = {tar.name: {"sha256": sha256_file(tar), "bytes": tar.stat().st_size} for tar in tars}
-    write_json(out / "manifest.json", {
-        "stage": "shards import", "counts": dict(sorted(counts.items())), "files": files,
-        "is_synthetic": any(row["is_synthetic"] for row in label_of.values()),
-    })  # fmt: skip
+    unfinished.replace(out)
     _log.info("%s: %s", out, dict(sorted(counts.items())))
     return counts
 

@@ -1,6 +1,8 @@
 """The official layout: what is written, that it reads back, and what is refused."""
 
 import json
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -195,6 +197,35 @@ def test_import_refuses_what_it_cannot_read(written: Path, exported: Path, tmp_p
     with pytest.raises(DataError, match=r"_01\.png: PNG ends early"):
         import_official(tmp_path / "broken", labels, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_failed_import_leaves_the_users_folder_and_nothing_else(
+    written: Path, exported: Path, tmp_path: Path
+) -> None:
+    labels = [written / "dataset/labels.parquet"]
+    (tmp_path / "source").mkdir()
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(DataError):
+        import_official(tmp_path / "source", labels, tmp_path / "mine")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "source"]
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="not an empty folder"):
+        import_official(exported, labels, tmp_path / "file")
+
+
+def test_a_killed_import_is_done_again(written: Path, exported: Path, tmp_path: Path) -> None:
+    code = (
+        "import os, sys; from pathlib import Path; import shards.official_import as at; "
+        "at.sha256_file = lambda _: os._exit(9); "
+        "source, labels, out = map(Path, sys.argv[1:]); at.import_official(source, [labels], out)"
+    )
+    labels, out = written / "dataset/labels.parquet", tmp_path / "back"
+    killed = [sys.executable, "-c", code, str(exported), str(labels), str(out)]
+    assert subprocess.run(killed, timeout=100).returncode == 9
+    assert not out.exists() and list(tmp_path.iterdir())
+    import_official(exported, [labels], out)
+    assert list(tmp_path.iterdir()) == [out]
+    assert len(list(iter_references(out))) == len(list(iter_references(written / "dataset")))
 
 
 def test_command_line(written: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
