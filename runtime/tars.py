@@ -96,7 +96,7 @@ def list_tar(path: str | Path) -> list[Member]:
         with tarfile.open(path, mode="r:") as tar:
             return [Member(item.name, item.offset_data, item.size) for item in tar if item.isfile()]
     except FileNotFoundError:
-        raise DataError(f"{path}: shard not found; run the stage that writes it first") from None
+        raise _not_found(path) from None
     except (tarfile.TarError, EOFError) as error:
         raise DataError(
             f"{path}: not a readable tar ({error}); delete it and rerun its stage"
@@ -104,16 +104,27 @@ def list_tar(path: str | Path) -> list[Member]:
 
 
 def read_member(path: str | Path, member: Member) -> bytes:
-    """Read one member's content by its position."""
-    with open(path, "rb") as handle:
-        handle.seek(member.offset)
-        content = handle.read(member.size_bytes)
+    """Read one member's content by its position.
+
+    Raises:
+        DataError: the file is missing or ends before the member does.
+    """
+    try:
+        with open(path, "rb") as handle:
+            handle.seek(member.offset)
+            content = handle.read(member.size_bytes)
+    except FileNotFoundError:
+        raise _not_found(path) from None
     if len(content) != member.size_bytes:
         raise DataError(
             f"{path}: member '{member.name}' ends early ({len(content)} of {member.size_bytes} "
             "bytes); the shard was cut short: delete it and rerun its stage"
         )
     return content
+
+
+def _not_found(path: str | Path) -> DataError:
+    return DataError(f"{path}: shard not found; run the stage that writes it first")
 
 
 def iter_samples(path: str | Path) -> Iterator[tuple[str, dict[str, bytes]]]:

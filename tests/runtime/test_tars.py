@@ -58,6 +58,15 @@ def test_truncated_tar_is_named(tmp_path):
         list_tar(path)
 
 
+def test_missing_tar_is_named(tmp_path):
+    path = tmp_path / "s.tar"
+    (member, *_) = write_tar(path, MEMBERS)
+    path.unlink()
+    for read in (lambda: read_member(path, member), lambda: list_tar(path)):
+        with pytest.raises(DataError, match=r"s\.tar: shard not found; run the stage"):
+            read()
+
+
 def test_failing_producer_keeps_the_earlier_file(tmp_path):
     path = tmp_path / "s.tar"
     write_tar(path, MEMBERS)
