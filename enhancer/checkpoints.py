@@ -15,12 +15,12 @@ import diffusers
 import torch
 from diffusers import ControlNetModel
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from enhancer.controlnet import RGB_HEADS, controlnet_of_config
 from enhancer.unet import PacaInit, PacaUNet2DConditionModel, initialize_paca
-from runtime.atomic import atomic_file, read_json, write_json
+from runtime.atomic import read_json, write_bytes, write_json
 from runtime.errors import DataError
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -109,8 +109,8 @@ def save_model(folder: Path, model: Any, *, weights: StateDict | None = None) ->
     tensors = model.state_dict() if weights is None else weights
     tensors = {name: tensor.detach().float().cpu().contiguous() for name, tensor in tensors.items()}
     folder.mkdir(parents=True, exist_ok=True)
-    with atomic_file(folder / WEIGHTS) as handle:
-        save_file(tensors, handle.name, metadata={"format": "pt"})
+    # not save_file: it puts a file of its own in place, readable to this user only
+    write_bytes(folder / WEIGHTS, save(tensors, metadata={"format": "pt"}))
     config = {key: value for key, value in model.config.items() if not key.startswith("_")}
     origin = {"_class_name": type(model).__name__, "_diffusers_version": diffusers.__version__}
     write_json(folder / "config.json", {**_plain(config), **origin})

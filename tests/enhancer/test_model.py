@@ -205,7 +205,8 @@ def test_save_and_load_give_identical_outputs(tmp_path: Path) -> None:
     torch.manual_seed(2)
     for parameter in controlnet.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
-    save_nets(tmp_path / "saved", unet, controlnet)
+    written = save_nets(tmp_path / "saved", unet, controlnet)
+    assert len({path.stat().st_mode for path in written}) == 1  # weights are for all to read, too
     reloaded = load_nets(tmp_path / "saved")
     assert torch.equal(predict(*reloaded), predict(unet, controlnet))
     stock = ControlNetModel.from_pretrained(tmp_path / "saved/controlnet")
