@@ -5,6 +5,7 @@ with its traceback (in the log file as well).
 """
 
 import argparse
+import errno
 import logging
 import os
 import platform
@@ -16,7 +17,7 @@ from pathlib import Path
 from runtime.errors import PipelineError, ResourceError
 
 _log = logging.getLogger(__name__)
-_DISK_FULL = 28  # errno.ENOSPC
+_DISK_FULL = {errno.ENOSPC: "no space left", errno.EDQUOT: "quota exceeded"}
 
 
 @dataclass(frozen=True)
@@ -81,20 +82,34 @@ def guarded(work: Callable[[], None]) -> int:
     except PipelineError as error:
         _log.error("error: %s", error)
         return error.exit_code
-    except OSError as error:
-        if error.errno != _DISK_FULL:
-            _log.exception("unexpected error")
-            return 1
-        full = ResourceError(f"{error.filename or 'disk'}: no space left; free some and rerun")
-        _log.error("error: %s", full)
-        return full.exit_code
     except KeyboardInterrupt:
         _log.error("interrupted; finished work is kept, rerun to go on")
         return 130
-    except Exception:
-        _log.exception("unexpected error (a bug: please report it with this log)")
+    except Exception as error:
+        full = _full_disk(error)
+        if full is not None:
+            _log.error("error: %s", full)
+            return full.exit_code
+        request = "" if isinstance(error, OSError) else " (a bug: please report it with this log)"
+        _log.exception("unexpected error%s", request)
         return 1
     return 0
+
+
+def _full_disk(error: BaseException | None) -> ResourceError | None:
+    """What to say if this error, or one that it arose from, is a full disk.
+
+    Libraries in Rust (polars, safetensors) give the number in their text only; torch raises a
+    RuntimeError while it handles the file's OSError.
+    """
+    while error is not None:
+        for number, meaning in _DISK_FULL.items():
+            is_meant = isinstance(error, OSError) and error.errno == number
+            if is_meant or f"(os error {number})" in str(error):
+                place = getattr(error, "filename", None) or "disk"
+                return ResourceError(f"{place}: {meaning}; free some and rerun")
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def start_logging(log_file: Path | None) -> None:
