@@ -53,3 +53,14 @@ def test_what_slurm_signals_is_the_stage_and_not_a_shell(tmp_path):
     for rule in signalled:
         (command, *_) = re.findall(rf"^rule {rule}:.*?^Shell command: (.*?)$", shown, re.M | re.S)
         assert re.match(r"(threads=\d+; )?exec ", command), command
+
+
+def test_the_documented_groups_are_possible(tmp_path):
+    """A rule outside a group may not stand between two rules inside it."""
+    text = (ROOT / "docs/cluster.md").read_text()
+    (tail,) = re.findall(r"`--groups (.*?)`", text)
+    (more,) = re.findall(r"everything between: `(.*?)`", text)
+    run = stand_ins(tmp_path, shards=1)
+    for groups in (tail.split(), [*tail.split(), *more.split(), "report=tail"]):
+        shown = run.snakemake("-n", "--cores", "2", "--groups", *groups)
+        assert shown.returncode == 0, shown.stdout[-2000:]
