@@ -9,6 +9,8 @@ import yaml
 from tests.workflow.stand_ins import ROOT, stand_ins
 from workflow.stages import launch_command, node_resources
 
+PROFILE = yaml.safe_load((ROOT / "workflow/profiles/slurm/config.yaml").read_text())
+
 
 class Resources(dict):
     """A job's resources as Snakemake shows them to a plugin: keys, and attributes."""
@@ -42,10 +44,9 @@ def test_each_nodes_process_gets_the_cores_of_the_rule():
 
 def test_what_slurm_signals_is_the_stage_and_not_a_shell(tmp_path):
     """Bash before 5.1 stays between SLURM and the last command, and dies of the signal for it."""
-    profile = yaml.safe_load((ROOT / "workflow/profiles/slurm/config.yaml").read_text())
     signalled = {
         rule
-        for rule, asked in profile["set-resources"].items()
+        for rule, asked in PROFILE["set-resources"].items()
         if "--signal" in asked.get("slurm_extra", "")
     }
     assert signalled == {"enhancer_train", "enhancer_sample", "afine_train"}
@@ -64,3 +65,9 @@ def test_the_documented_groups_are_possible(tmp_path):
     for groups in (tail.split(), [*tail.split(), *more.split(), "report=tail"]):
         shown = run.snakemake("-n", "--cores", "2", "--groups", *groups)
         assert shown.returncode == 0, shown.stdout[-2000:]
+
+
+def test_simulating_votes_has_time_for_the_papers_images():
+    """179,208 images in one process, 0.05 s each on a slow core, and half as much again."""
+    asked = {**PROFILE["default-resources"], **PROFILE["set-resources"]["annotation_simulate"]}
+    assert asked["runtime"] * 60 > 1.5 * 179_208 * 0.05
