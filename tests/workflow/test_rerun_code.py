@@ -12,11 +12,13 @@ import pytest
 from runtime.code_version import PACKAGES
 from tests.workflow.stand_ins import ROOT, StandIns, stand_ins
 
-_JOB_COUNT = re.compile(r"^(\w+)\s+\d+$", re.MULTILINE)
+_JOB_COUNT = re.compile(r"^(\w+)\s+(\d+)$", re.MULTILINE)
 COMMENT = "\n# a remark\n"
 CODE = "\nADDED_BY_A_TEST = 1\n"
 AFINE = {"afine_triplets", "afine_train", "afine_evaluate"}
+AFTER_TRIPLETS = {"afine_train", "afine_evaluate", "report"}
 AFTER_SAMPLES = {"annotation_simulate", "annotation_import", "shards", *AFINE, "report"}
+AFTER_TRAIN = {"enhancer_train", "enhancer_sample", *AFTER_SAMPLES}
 EVERYTHING = {"crop", "degrade_plan", "degrade_apply", "enhancer_base", "enhancer_train"}
 EVERYTHING |= {"enhancer_sample", *AFTER_SAMPLES}
 
@@ -31,12 +33,26 @@ WITHOUT_EFFECT = {
 }
 ROWS = [
     ("crop/stage.py", EVERYTHING),
+    ("degrade/plan.py", EVERYTHING - {"crop", "enhancer_base", "enhancer_train"}),
+    ("degrade/apply.py", {"degrade_apply", "enhancer_sample", *AFTER_SAMPLES}),
+    ("degrade/kernels.py", {"degrade_apply", *AFTER_TRAIN}),  # training degrades on the fly
+    ("enhancer/base/fitting.py", {"enhancer_base", *AFTER_TRAIN}),
+    ("enhancer/train/objective.py", AFTER_TRAIN),
     ("enhancer/sample/engine.py", {"enhancer_sample", *AFTER_SAMPLES}),
+    ("annotation_import/simulated_raters.py", AFTER_SAMPLES),
     ("annotation_import/importing.py", AFTER_SAMPLES - {"annotation_simulate"}),
+    ("shards/card.py", {"shards", *AFINE, "report"}),
+    ("afine/triplets/splits.py", {*AFINE, "report"}),
+    ("afine/training/phase1.py", AFTER_TRIPLETS),
+    ("afine/training/phase2.py", AFTER_TRIPLETS),
+    ("afine/training/phase3.py", AFTER_TRIPLETS),
     ("afine/evaluation/stage.py", {"afine_evaluate", "report"}),
     ("shards/templates/card.md", {"shards", *AFINE, "report"}),
     ("report/templates/style.css", {"report"}),
+    ("report/page.py", {"report"}),
 ]
+# phases of A-FINE that a change redoes, where not all three or none
+PHASES = {"afine/training/phase2.py": 2, "afine/training/phase3.py": 1}
 
 
 @pytest.fixture(scope="module")
@@ -69,19 +85,23 @@ def edited(run: StandIns, additions: Mapping[str, str]) -> Iterator[None]:
             Path(run.repository, name).write_bytes(content)
 
 
-def planned(run: StandIns) -> set[str]:
-    """Rules that a dry run would do."""
+def planned(run: StandIns) -> dict[str, int]:
+    """Jobs per rule that a dry run would do."""
     shown = run.snakemake("-n", "--cores", "2")
     assert shown.returncode == 0, shown.stdout[-3000:]
-    return set(_JOB_COUNT.findall(shown.stdout)) - {"total", "all"}
+    jobs = {name: int(count) for name, count in _JOB_COUNT.findall(shown.stdout)}
+    return {name: count for name, count in jobs.items() if name not in ("total", "all")}
 
 
 def test_comments_command_lines_and_other_code_rerun_nothing(finished):
     with edited(finished, WITHOUT_EFFECT):
-        assert planned(finished) == set()
+        assert planned(finished) == {}
 
 
 @pytest.mark.parametrize(("name", "expected"), ROWS, ids=[row[0] for row in ROWS])
 def test_changed_code_reruns_just_what_rests_on_it(finished, name, expected):
     with edited(finished, {name: CODE}):
-        assert planned(finished) == expected
+        jobs = planned(finished)
+    assert set(jobs) == expected
+    phases = PHASES.get(name, 3 if "afine_train" in expected else 0)
+    assert jobs.get("afine_train", 0) == phases
