@@ -105,3 +105,15 @@ def test_changed_code_reruns_just_what_rests_on_it(finished, name, expected):
     assert set(jobs) == expected
     phases = PHASES.get(name, 3 if "afine_train" in expected else 0)
     assert jobs.get("afine_train", 0) == phases
+
+
+def test_forcerun_removes_the_manifest_and_redoes_what_is_downstream(finished):
+    """With its manifest there, a stage would see nothing new and say that it is done."""
+    hook = '[ "$name" = "afine triplets" ] && [ -e "$root/afine/triplets.manifest.json" ] && exit 9'
+    before = len(finished.calls())
+    done = finished.snakemake(
+        *("--forcerun", "afine_triplets", "--resources", "gpu=20", "--cores", "2"), hook=hook
+    )
+    assert done.returncode == 0, done.stdout[-3000:]
+    redone = [call.name for call in finished.calls()[before:]]
+    assert redone == ["afine triplets", *["afine train"] * 3, "afine evaluate", "report write"]
