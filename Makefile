@@ -1,5 +1,6 @@
-# make demo   builds .venv, installs everything, runs the whole pipeline on a few photographs
-# make test   builds .venv, installs everything, runs the tests
+# make install   builds .venv, installs everything
+# make demo      the same, then runs the whole pipeline on a few photographs
+# make test      the same, then runs the tests, TEST_WORKERS files at a time
 #
 # PYTHON=python3.12  another interpreter;  VENV=path  another (or your own) environment.
 # A torch and torchvision that PYTHON or VENV already has are used as they are, not downloaded again.
@@ -11,14 +12,17 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 SNAKEMAKE_FLAGS ?= --cores all --resources gpu=20
 CONFIG ?= configs/demo.yaml
+TEST_WORKERS ?= 2
 
-.PHONY: demo test slow lint types schema clean
+.PHONY: install demo test slow lint types schema clean
+
+install: $(STAMP)
 
 demo: $(STAMP)
 	$(BIN)/snakemake $(SNAKEMAKE_FLAGS) --configfile $(CONFIG)
 
 test: $(STAMP)
-	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+	$(BIN)/python -m pytest --numprocesses $(TEST_WORKERS) --dist loadgroup $(PYTEST_FLAGS)
 
 slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow $(PYTEST_FLAGS)

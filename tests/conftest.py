@@ -32,3 +32,11 @@ def photo_folder() -> Path:
 def photo_u8() -> np.ndarray:
     """One real photograph, uint8 [512, 512, 3]."""
     return np.ascontiguousarray(skimage.data.astronaut())
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of a file share a process, and so do all that share the one long workflow run."""
+    for item in items:
+        shares_run = "finished_run" in getattr(item, "fixturenames", ())
+        group = "finished_run" if shares_run else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
