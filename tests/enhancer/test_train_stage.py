@@ -235,7 +235,7 @@ def test_two_processes_equal_one_with_the_same_total_batch(make_run: MakeRun) ->
 
 SRUN = """#!/bin/sh
 # one task on each of two nodes, both of them this machine
-shift 2
+while [ "${1#--}" != "$1" ]; do shift; done
 SLURM_NODEID=0 "$@" & first=$!
 SLURM_NODEID=1 "$@" || exit
 wait $first
