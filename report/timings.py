@@ -15,7 +15,6 @@ from runtime.settings import RunSettings
 
 # rules that ask for devices, and the configuration key that says how many
 _DEVICE_RULES = {
-    "enhancer_base": "",
     "enhancer_train": "enhancer_train_gpus",
     "enhancer_sample": "",
     "afine_train": "afine_train_gpus",
