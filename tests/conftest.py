@@ -34,6 +34,7 @@ def photo_u8() -> np.ndarray:
     return np.ascontiguousarray(skimage.data.astronaut())
 
 
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the marks in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests of a file share a process, and so do all that share the one long workflow run."""
     for item in items:
