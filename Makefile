@@ -22,7 +22,7 @@ demo: $(STAMP)
 	$(BIN)/snakemake $(SNAKEMAKE_FLAGS) --configfile $(CONFIG)
 
 test: $(STAMP)
-	$(BIN)/python -m pytest --numprocesses $(TEST_WORKERS) --dist loadgroup --no-loadscope-reorder $(PYTEST_FLAGS)
+	$(BIN)/python -m pytest --numprocesses $(TEST_WORKERS) --no-loadscope-reorder $(PYTEST_FLAGS)
 
 slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow $(PYTEST_FLAGS)

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
@@ -12,8 +13,10 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 import numpy as np
 import pytest
 import skimage.data
+from xdist.scheduler import LoadScopeScheduling
 
 GOLDEN = Path(__file__).parent / "golden"
+SHARING_A_RUN = ("test_kill.py", "test_rerun.py", "test_smoke.py")
 
 
 @pytest.fixture(scope="session")
@@ -34,10 +37,14 @@ def photo_u8() -> np.ndarray:
     return np.ascontiguousarray(skimage.data.astronaut())
 
 
-@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the marks in the same hook
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+class _ByFile(LoadScopeScheduling):
     """Tests of a file share a process, and so do all that share the one long workflow run."""
-    for item in items:
-        shares_run = "finished_run" in getattr(item, "fixturenames", ())
-        group = "finished_run" if shares_run else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = Path(nodeid.partition("::")[0])
+        return "finished_run" if file.name in SHARING_A_RUN else str(file)
+
+
+@pytest.hookimpl(optionalhook=True)  # unknown where pytest-xdist is switched off
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _ByFile:
+    return _ByFile(config, log)
