@@ -11,6 +11,7 @@ import os
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -41,23 +42,30 @@ def why_not() -> str | None:
     return why_missing(PROGRAMS, PACKAGES)
 
 
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A running SLURM, and none any more afterwards."""
+@contextmanager
+def running_cluster(folder: Path, *, gpus: int, nodes: int = 1) -> Iterator[None]:
+    """A running SLURM of so many nodes with so many GPUs each, and none any more afterwards."""
     reason = why_not()
     if reason is not None:
         pytest.skip(reason)
-    folder = tmp_path_factory.mktemp("slurm")
+    daemons: list[str] = []
     try:
-        up = subprocess.run([CLUSTER, "up", folder, "4"], capture_output=True, text=True)
-        assert up.returncode == 0, up.stderr
+        up = [CLUSTER, "up", folder, str(gpus), str(nodes)]
+        done = subprocess.run(up, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
         daemons = [path.read_text().strip() for path in folder.glob("*.pid")]
-        assert len(daemons) == 3
-        yield folder
+        assert len(daemons) == 2 + nodes
+        yield
     finally:
         subprocess.run([CLUSTER, "down", folder], check=True)
     assert not [number for number in daemons if Path("/proc", number).exists()]
     assert not Path("/etc/slurm/slurm.conf").exists()
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with running_cluster(tmp_path_factory.mktemp("slurm"), gpus=4):
+        yield
 
 
 def shared_times(calls: list[Call]) -> list[tuple[Call, Call]]:

@@ -1,7 +1,7 @@
 #!/bin/sh
-# A throw-away SLURM on this machine: one node, no systemd, no accounting, pretended GPUs.
-#   cluster.sh up FOLDER [GPUS]   start munged, slurmctld and slurmd; wait for the node
-#   cluster.sh down FOLDER        stop what `up` started
+# A throw-away SLURM on this machine: no systemd, no accounting, pretended GPUs, pretended nodes.
+#   cluster.sh up FOLDER [GPUS [NODES]]   start munged, slurmctld and a slurmd for each node; wait
+#   cluster.sh down FOLDER                stop what `up` started
 # Needs root and Debian's slurm-wlm and munge. Everything lies in FOLDER, except two links in
 # /etc/slurm: Snakemake's plugin drops SLURM_CONF before srun, which then looks there.
 set -eu
@@ -10,6 +10,8 @@ verb=$1
 folder=$(realpath -m "$2")
 gpus=${3:-4}
 host=$(hostname -s)
+nodes=$host # only the first one's name can be looked up
+for number in $(seq 2 "${4:-1}"); do nodes="$nodes $host-$number"; done
 port=$((20000 + $$ % 20000))
 
 settings() {
@@ -17,17 +19,16 @@ settings() {
 ClusterName=throwaway
 SlurmctldHost=$host(127.0.0.1)
 SlurmctldPort=$port
-SlurmdPort=$((port + 1))
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
 AuthInfo=socket=$folder/munge.socket
 SlurmctldPidFile=$folder/slurmctld.pid
-SlurmdPidFile=$folder/slurmd.pid
+SlurmdPidFile=$folder/%n.pid
 SlurmctldLogFile=$folder/slurmctld.log
-SlurmdLogFile=$folder/slurmd.log
+SlurmdLogFile=$folder/%n.log
 StateSaveLocation=$folder/state
-SlurmdSpoolDir=$folder/spool
+SlurmdSpoolDir=$folder/spool-%n
 # no cgroups, no accounting daemon, no MPI
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
@@ -45,13 +46,17 @@ MinJobAge=900
 SchedulerParameters=batch_sched_delay=0,sched_interval=2,bf_interval=5
 KillWait=5
 ReturnToService=2
-NodeName=$host NodeAddr=127.0.0.1 CPUs=128 RealMemory=512000 Gres=gpu:$gpus
-PartitionName=main Nodes=$host Default=YES MaxTime=INFINITE State=UP
+PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 END
+    for node in $nodes; do
+        port=$((port + 1))
+        echo "NodeName=$node NodeHostname=$host NodeAddr=127.0.0.1 Port=$port CPUs=128" \
+            "RealMemory=512000 Gres=gpu:$gpus"
+    done
 }
 
 up() {
-    mkdir -p "$folder/state" "$folder/spool" "$folder/devices" /etc/slurm
+    mkdir -p "$folder/state" "$folder/devices" /etc/slurm
     chmod 755 "$folder"
     for file in slurm.conf gres.conf; do
         if [ -e "/etc/slurm/$file" ]; then
@@ -65,7 +70,9 @@ up() {
         number=$((number + 1))
     done
     settings >"$folder/slurm.conf"
-    echo "NodeName=$host Name=gpu File=$folder/devices/gpu[0-$((gpus - 1))]" >"$folder/gres.conf"
+    for node in $nodes; do
+        echo "NodeName=$node Name=gpu File=$folder/devices/gpu[0-$((gpus - 1))]"
+    done >"$folder/gres.conf"
     ln -sf "$folder/slurm.conf" "$folder/gres.conf" /etc/slurm/
 
     (umask 077 && head -c 1024 /dev/urandom >"$folder/munge.key")
@@ -73,9 +80,12 @@ up() {
         --pid-file="$folder/munged.pid" --log-file="$folder/munged.log" \
         --seed-file="$folder/munge.seed"
     slurmctld -i -c
-    slurmd -N "$host"
+    for node in $nodes; do
+        mkdir -p "$folder/spool-$node"
+        slurmd -N "$node"
+    done
     tries=0
-    until [ "$(sinfo --noheader --format %T 2>/dev/null)" = idle ]; do
+    until [ "$(sinfo --noheader --format %T 2>/dev/null)" = idle ]; do # all of them
         tries=$((tries + 1))
         if [ $tries -gt 100 ]; then
             tail -n 20 "$folder"/*.log >&2
@@ -93,9 +103,9 @@ down() {
             sleep 0.1
         done
     fi
-    for daemon in slurmd slurmctld munged; do
-        [ -s "$folder/$daemon.pid" ] || continue
-        pid=$(cat "$folder/$daemon.pid")
+    for file in "$folder/$host"*.pid "$folder/slurmctld.pid" "$folder/munged.pid"; do
+        [ -s "$file" ] || continue
+        pid=$(cat "$file")
         kill "$pid" 2>/dev/null || continue
         for _ in $(seq 100); do
             kill -0 "$pid" 2>/dev/null || break
