@@ -29,17 +29,19 @@ def present_files(run: RunSettings, pattern: str) -> list[Path]:
         run: the resolved configuration.
         pattern: relative to the run's folder, for example "samples/samples-*.json".
     """
-    shards = _planned_shards(run.root / "plan.parquet")
     unasked = [
         old
         for section, key, value, patterns in _ON_REQUEST
         if _value(run.values, section, key) not in (None, value)
         for old in patterns
     ]
+    shard_of = {path: _shard(path) for path in sorted(run.root.glob(pattern))}
+    is_sharded = any(shard is not None for shard in shard_of.values())
+    shards = _planned_shards(run.root / "plan.parquet") if is_sharded else []
     return [
         path
-        for path in sorted(run.root.glob(pattern))
-        if _shard(path) in (None, *shards)
+        for path, shard in shard_of.items()
+        if shard in (None, *shards)
         and not any(path.relative_to(run.root).match(old) for old in unasked)
     ]
 

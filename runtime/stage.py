@@ -163,24 +163,19 @@ def open_stage(
     earlier = read_json(record) if record.is_file() else None
     if earlier is None and manifest.is_file():
         earlier = read_json(manifest)
-    if earlier is not None and earlier.get("fingerprint") != fingerprint:
-        if not replace:
-            raise ConfigError(
-                f"{state}: holds work made with other {_difference(earlier, identity)}; "
-                "pass --replace to discard it, or choose another run name"
-            )
-        _discard(state)
-    if not record.is_file():
-        _discard(state)  # what an interrupted removal left: nobody knows what made it
-    opened.is_resumed = record.is_file()
+    # never of the manifest: one with this fingerprint has ended above
+    opened.is_resumed = earlier is not None and earlier.get("fingerprint") == fingerprint
+    if earlier is not None and not opened.is_resumed and not replace:
+        raise ConfigError(
+            f"{state}: holds work made with other {_difference(earlier, identity)}; "
+            "pass --replace to discard it, or choose another run name"
+        )
+    # without a record too: an interrupted removal left it, and nobody knows what made it
+    if not opened.is_resumed and state.exists():
+        shutil.rmtree(state)
     manifest.unlink(missing_ok=True)
     write_json(record, {**identity, "fingerprint": fingerprint})
     return opened
-
-
-def _discard(state: Path) -> None:
-    if state.exists():
-        shutil.rmtree(state)
 
 
 def _relative(path: Path, root: Path) -> str:

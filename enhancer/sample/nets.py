@@ -177,9 +177,9 @@ class PromptedNets:
 
     def _choose(self, prompt: Tensor) -> None:
         """Tell the lookups each row's prompt, always at the same address: graphs record it."""
-        rows = self._rows.setdefault(len(prompt), torch.empty_like(prompt))
-        rows.copy_(prompt)
-        self._choice.rows = rows
+        if len(prompt) not in self._rows:
+            self._rows[len(prompt)] = torch.empty_like(prompt)
+        self._choice.rows = self._rows[len(prompt)].copy_(prompt)
 
     def _lookups(self, net: nn.Module) -> dict[str, nn.Module]:
         """Tables for the key and value projections of every text attention of `net`."""

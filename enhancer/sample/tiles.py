@@ -58,14 +58,7 @@ class TileLayout:
         """Cut [N, C, scale*H, scale*W] into [N * tiles, C, scale*height, scale*width]."""
         if len(self) == 1:
             return images
-        tiles = [
-            images[
-                ...,
-                top * scale : (top + self.height) * scale,
-                left * scale : (left + self.width) * scale,
-            ]
-            for top, left in self.offsets
-        ]
+        tiles = [images[area] for area in self.areas(scale)]
         return torch.stack(tiles, dim=1).flatten(0, 1)
 
     def blend(self, tiles: Tensor, height: int, width: int) -> Tensor:
@@ -82,17 +75,17 @@ class TileLayout:
             dtype=torch.float64,
             device=tiles.device,
         )
-        for index, area in enumerate(self.areas):
+        for index, area in enumerate(self.areas()):
             total[area] += parts[:, index] * window
         return (total / weight).to(tiles.dtype)
 
-    @property
-    def areas(self) -> "list[tuple[Any, slice, slice]]":
-        """Where each tile lies, as indices of an image [..., H, W]."""
-        return [
-            (..., slice(top, top + self.height), slice(left, left + self.width))
-            for top, left in self.offsets
-        ]
+    def areas(self, scale: int = 1) -> "list[tuple[Any, slice, slice]]":
+        """Where each tile lies, as indices of an image [..., scale*H, scale*W]."""
+
+        def span(start: int, length: int) -> slice:
+            return slice(start * scale, (start + length) * scale)
+
+        return [(..., span(top, self.height), span(left, self.width)) for top, left in self.offsets]
 
 
 @lru_cache(maxsize=8)
@@ -102,7 +95,7 @@ def _blending_weights(
     """A tile's window, and its sum over all tiles at each latent pixel."""
     window = gaussian_window(layout.height, layout.width).to(device)
     weight = torch.zeros((height, width), dtype=torch.float64, device=device)
-    for area in layout.areas:
+    for area in layout.areas():
         weight[area] += window
     return window, weight
 

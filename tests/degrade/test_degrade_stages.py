@@ -16,6 +16,7 @@ from degrade import degrade_image
 from degrade.__main__ import main
 from degrade.config import DegradeConfig, PlanConfig
 from degrade.plan import balance, draw_reference, make_plan, predicted_work, steps_made
+from enhancer.sample.planned import distinct_steps
 from runtime.images import decode_png, encode_png
 from runtime.tables import write_table
 from runtime.tars import iter_samples, write_tar
@@ -121,6 +122,8 @@ def test_the_papers_reading_draws_level_and_steps_apart():
 )  # fmt: skip
 def test_work_counts_the_steps_that_are_made(init, steps, level, expected):
     assert steps_made(init, steps, level) == expected
+    # sampling counts the solver's own timesteps; stages do not import each other
+    assert distinct_steps(steps, level if init == "partial" else None) == expected
 
 
 def test_work_counts_the_tiles_of_the_release():
